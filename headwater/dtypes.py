@@ -1,0 +1,55 @@
+"""The value types: how they are called in plans, and which Feast, Arrow and numpy types they are.
+
+Everything is normalised to 64 bits at the border, so inside there are only these names:
+"int64", "float64", "string", "bool", "timestamp" (int64 microseconds since the epoch, UTC)
+and "bytes".
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Dtype = Literal["int64", "float64", "string", "bool", "timestamp", "bytes"]
+DTYPES: tuple[str, ...] = get_args(Dtype)
+NUMERIC: tuple[str, ...] = ("int64", "float64")
+FIXED: tuple[str, ...] = ("int64", "float64", "bool", "timestamp")
+"""Types whose value fills one 8-byte slot; the others lie in a row's tail."""
+
+_FEAST = {
+    "Int32": "int64", "Int64": "int64", "Float32": "float64", "Float64": "float64", "String": "string",
+    "Bool": "bool", "UnixTimestamp": "timestamp", "Bytes": "bytes",
+}  # fmt: skip
+
+
+def from_feast(feast_type: Any) -> Dtype | None:
+    """Our name of a Feast type (`feast.types.Int64`), None where we have none. Does not import Feast."""
+    return _FEAST.get(str(feast_type))  # type: ignore[return-value]
+
+
+def feast_name(dtype: str) -> str:
+    """The name in `feast.types` of one of our types, its widest form."""
+    return {
+        "int64": "Int64", "float64": "Float64", "string": "String",
+        "bool": "Bool", "timestamp": "UnixTimestamp", "bytes": "Bytes",
+    }[dtype]  # fmt: skip
+
+
+def numpy_dtype(dtype: str) -> np.dtype[Any]:
+    """How a column of the type lies in memory: int64, float64, bool, or Python objects."""
+    kinds = {"int64": np.int64, "timestamp": np.int64, "float64": np.float64, "bool": np.bool_}
+    return np.dtype(kinds.get(dtype, object))
+
+
+def arrow_type(dtype: str) -> pa.DataType:
+    """The Arrow type in the lake and in results; timestamps are microseconds with zone UTC."""
+    import pyarrow as pa
+
+    return {
+        "int64": pa.int64(), "float64": pa.float64(), "string": pa.string(), "bool": pa.bool_(),
+        "timestamp": pa.timestamp("us", "UTC"), "bytes": pa.binary(),
+    }[dtype]  # fmt: skip

@@ -1,0 +1,57 @@
+"""How keys in Redis are spelled. Everything else asks here.
+
+=====================================================  =========================================
+``hw:plan:{PROJECT}``                                   the published plan (JSON, `PublishedPlan`)
+``hw:plan-id:{PROJECT}``                                 its id alone: readers ask for it with every MGET
+``hw:fill:{PROJECT}:{VIEW}:{FILL}``                      a fill's record (JSON, `Fill`)
+``hw:pos:{PROJECT}:{VIEW}:{FILL}:{PARTITION}``           a position: next offset, or offset/mark/i in a batch
+``hw:row:{PROJECT}:{VIEW}:{HASH}:{FILL}:`` + entity key  a row
+=====================================================  =========================================
+
+The entity key is text: an integer in decimal, a string as it is, a boolean as true or false, a
+timestamp in microseconds; several values are joined by ``|``, with ``\\`` and ``|`` escaped by ``\\``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def plan_key(project: str) -> bytes:
+    """Where the published plan lies."""
+    return f"hw:plan:{project}".encode()
+
+
+def plan_id_key(project: str) -> bytes:
+    """Where the published plan's id lies."""
+    return f"hw:plan-id:{project}".encode()
+
+
+def fill_key(project: str, view: str, fill: str) -> bytes:
+    """Where a fill's record lies."""
+    return f"hw:fill:{project}:{view}:{fill}".encode()
+
+
+def position_key(project: str, view: str, fill: str, partition: int) -> bytes:
+    """Where the position of one partition of a fill lies."""
+    return f"hw:pos:{project}:{view}:{fill}:{partition}".encode()
+
+
+def row_prefix(project: str, view: str, state_hash: str, fill: str) -> bytes:
+    """What all rows of a fill begin with."""
+    return f"hw:row:{project}:{view}:{state_hash}:{fill}:".encode()
+
+
+def entity_key(values: Sequence[object]) -> bytes:
+    """The entity key of a row's join key values (in the order of the view's keys; none is None)."""
+    if len(values) == 1:
+        return _text(values[0])
+    return b"|".join(_text(v).replace(b"\\", b"\\\\").replace(b"|", b"\\|") for v in values)
+
+
+def _text(value: object) -> bytes:
+    if isinstance(value, bytes):
+        return value
+    if isinstance(value, bool):
+        return b"true" if value else b"false"
+    return str(value).encode()

@@ -1,0 +1,138 @@
+"""A feature repository on disk: where its files, addresses and local state are.
+
+Reads `feature_store.yaml` without Feast, so that workers, servers and `headwater up`
+start fast. Addresses that the file leaves out are those that `headwater up` started for
+this repository; their record is `.headwater/servers.json` beside the file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from headwater.errors import UsageError
+
+CONFIG = "feature_store.yaml"
+
+
+@dataclass(frozen=True)
+class Repository:
+    """A repository's configuration, parsed once at the border.
+
+    Attributes:
+        root: the folder of feature_store.yaml, absolute.
+        kafka: librdkafka settings, `bootstrap.servers` included where it is known.
+        redis_url: None where no address is given and nothing was started.
+        lake: path or object store URL of the lake.
+    """
+
+    root: Path
+    project: str
+    registry: str
+    kafka: dict[str, str]
+    redis_url: str | None
+    lake: str
+    engine: str = "local"
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def state(self) -> Path:
+        """The folder of local state (servers, lake, registry by default); may not exist yet."""
+        return self.root / ".headwater"
+
+    def need_redis(self) -> str:
+        """The Redis URL, or a UsageError that says how to get one."""
+        if self.redis_url:
+            return self.redis_url
+        raise UsageError(
+            f"No Redis address for the repository {self.root}. Start local servers with 'headwater up', "
+            f"or set 'redis: redis://HOST:PORT/0' under online_store in {CONFIG}."
+        )
+
+    def need_kafka(self) -> dict[str, str]:
+        """librdkafka settings with `bootstrap.servers`, or a UsageError that says how to get one."""
+        if self.kafka.get("bootstrap.servers"):
+            return dict(self.kafka)
+        raise UsageError(
+            f"No Kafka address for the repository {self.root}. Start local servers with 'headwater up', "
+            f"or set 'kafka: {{bootstrap.servers: HOST:PORT}}' under headwater in {CONFIG}."
+        )
+
+
+def find_repository(start: str | os.PathLike[str] | None = None) -> Path:
+    """The repository's folder: the one given, else `.`, else `./feature_repo`.
+
+    Raises:
+        UsageError: no feature_store.yaml there.
+    """
+    if start is not None:
+        candidates = [Path(start)]
+    else:
+        candidates = [Path("."), Path("feature_repo")]
+    for folder in candidates:
+        if (folder / CONFIG).is_file():
+            return folder.resolve()
+    looked = " and ".join(str(c.resolve()) for c in candidates)
+    raise UsageError(f"No feature repository: there is no {CONFIG} in {looked}. Name one with -C REPO.")
+
+
+def load_repository(start: str | os.PathLike[str] | None = None) -> Repository:
+    """Parse feature_store.yaml and the record of local servers.
+
+    Raises:
+        UsageError: no repository, or a file that is not what it should be; the message names the key.
+    """
+    root = find_repository(start)
+    try:
+        config = yaml.safe_load((root / CONFIG).read_text())
+    except yaml.YAMLError as error:
+        raise UsageError(f"{root / CONFIG} is not valid YAML: {error}") from error
+    if not isinstance(config, dict) or not isinstance(config.get("project"), str):
+        raise UsageError(f"{root / CONFIG}: expected a mapping with 'project: NAME', got {config!r}.")
+    servers = read_servers(root)
+    online, offline, own = (_section(root, config, name) for name in ("online_store", "offline_store", "headwater"))
+    kafka = {str(k): str(v) for k, v in (own.get("kafka") or {}).items()}
+    if servers.get("bootstrap_servers"):
+        kafka.setdefault("bootstrap.servers", servers["bootstrap_servers"])
+    return Repository(
+        root=root,
+        project=config["project"],
+        registry=_registry(root, config.get("registry")),
+        kafka=kafka,
+        redis_url=online.get("redis") or servers.get("redis_url"),
+        lake=_place(root, offline.get("lake") or ".headwater/lake"),
+        engine=str(offline.get("engine") or "local"),
+        settings=own,
+    )
+
+
+def read_servers(root: Path) -> dict[str, Any]:
+    """What `headwater up` started for this repository; empty where nothing runs."""
+    try:
+        record: dict[str, Any] = json.loads((root / ".headwater" / "servers.json").read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return {}
+    return record
+
+
+def _section(root: Path, config: dict[str, Any], name: str) -> dict[str, Any]:
+    value = config.get(name) or {}
+    if isinstance(value, str):
+        return {"type": value}
+    if not isinstance(value, dict):
+        raise UsageError(f"{root / CONFIG}: expected a mapping under '{name}', got {value!r}.")
+    return value
+
+
+def _registry(root: Path, value: Any) -> str:
+    path = value.get("path") if isinstance(value, dict) else value
+    return _place(root, str(path or ".headwater/registry.db"))
+
+
+def _place(root: Path, text: str) -> str:
+    return text if "://" in text else str((root / text).resolve())
