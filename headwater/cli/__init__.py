@@ -1,0 +1,96 @@
+"""The command line. Each command is a file here with a click command called `command`.
+
+Files are loaded only when their command runs, so `headwater --help` starts at once.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from dataclasses import dataclass
+
+import click
+
+from headwater import __version__
+from headwater.errors import HeadwaterError
+from headwater.repository import Repository, load_repository
+
+COMMANDS = {
+    "up": ("headwater.cli.up", "Start a broker and Redis for this repository on free loopback ports."),
+    "down": ("headwater.cli.down", "Stop all that `up` and quickstart started."),
+    "status": ("headwater.cli.status", "Addresses, and lag and freshness of every view."),
+    "plan": ("headwater.cli.plan", "Show what `apply` would change."),
+    "apply": ("headwater.cli.apply", "Validate the definitions, write the registry, publish the plan."),
+    "produce": ("headwater.cli.produce", "Send the rows of a Parquet file to a topic as JSON events."),
+    "stream": ("headwater.cli.stream", "Run a worker: events from Kafka become rows in Redis."),
+    "sink": ("headwater.cli.sink", "Run the sink: events from Kafka are kept in the lake."),
+    "backfill": ("headwater.cli.backfill", "Compute rows from the lake, up to known offsets."),
+    "materialize": ("headwater.cli.materialize", "Compute BatchViews and publish a snapshot."),
+    "history": ("headwater.cli.history", "Features at each row's time: a training set."),
+    "get": ("headwater.cli.get", "Read features online."),
+    "events": ("headwater.cli.events", "What the lake holds of a topic."),
+    "dead-letters": ("headwater.cli.dead_letters", "Events that could not be taken, with their reasons."),
+    "check": ("headwater.cli.check", "Prove value by value that the online store and the lake agree."),
+    "serve": ("headwater.cli.serve", "Serve features over HTTP."),
+    "catalog": ("headwater.cli.catalog", "Serve the catalog's pages and API."),
+}
+
+
+@dataclass
+class Context:
+    """What every command gets as `ctx.obj`: the repository's place, and the repository on demand."""
+
+    start: str | None = None
+
+    def repository(self) -> Repository:
+        """The repository of `-C`, `.` or `./feature_repo` (UsageError where there is none)."""
+        return load_repository(self.start)
+
+
+class LazyGroup(click.Group):
+    """Lists every command with its one line, and imports a command's file when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(COMMANDS[cmd_name][0]).command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]}, epilog=(
+    "Exit codes: 0 done; 1 a wrong definition, a closed gate or a found defect; 2 wrong use; "
+    "3 a server that cannot be reached."
+))  # fmt: skip
+@click.option("-C", "repo", metavar="REPO", help="The feature repository (default: . or ./feature_repo).")
+@click.version_option(__version__, prog_name="headwater")
+@click.pass_context
+def cli(ctx: click.Context, repo: str | None) -> None:
+    """One definition, one number, everywhere: a streaming feature store."""
+    ctx.obj = Context(repo)
+
+
+def main() -> None:
+    """The console script: errors become one message and an exit code, never a traceback."""
+    try:
+        cli(prog_name="headwater", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("Stopped.", err=True)
+        sys.exit(130)
+    except HeadwaterError as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        # `headwater ... | head`: the reader has gone, and writing more would fail again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
