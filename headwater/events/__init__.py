@@ -1,1 +1,1 @@
-"""events."""
+"""Events on their way from bytes to columns: decoding, admission, `where` and `derive`."""
