@@ -111,7 +111,7 @@ def normalised(column: Column) -> Column:
 
 def _array(items: list[Any], dtype: str) -> NDArray[Any]:
     kind = numpy_dtype(dtype)
-    if kind != object:
+    if kind.kind != "O":
         return np.array(items, kind)
     out = np.empty(len(items), object)
     out[:] = items

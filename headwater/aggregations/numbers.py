@@ -74,15 +74,18 @@ def quotient(numerator: int, denominator: int) -> float:
     return numerator / denominator
 
 
-def quotients(low: NDArray[np.int64], high: NDArray[np.int64], denominators: NDArray[np.int64]) -> NDArray[np.float64]:
-    """`quotient` of many 128-bit sums; denominators are positive int64.
+def quotients(
+    low: NDArray[np.int64], high: NDArray[np.int64], counts: NDArray[np.int64], unit: int = 1
+) -> NDArray[np.float64]:
+    """`quotient` of many 128-bit sums by counts * unit (counts positive int64).
 
     Where both sides are below 2**53 one IEEE division is exact; the rest goes one by one.
     """
-    small = (high == low >> 63) & (np.abs(low) < _EXACT) & (low != INT64_MIN) & (denominators < _EXACT)
-    out = np.where(small, low, 0).astype(np.float64) / np.where(small, denominators, 1).astype(np.float64)
+    bottom = counts.astype(np.float64) * float(unit)
+    small = (high == low >> 63) & (np.abs(low) < _EXACT) & (low != INT64_MIN) & (bottom < _EXACT)
+    out = np.where(small, low, 0).astype(np.float64) / np.where(small, bottom, 1.0)
     for i in np.flatnonzero(~small).tolist():
-        out[i] = quotient(to_int(int(low[i]), int(high[i])), int(denominators[i]))
+        out[i] = quotient(to_int(int(low[i]), int(high[i])), int(counts[i]) * unit)
     return out + 0.0
 
 
