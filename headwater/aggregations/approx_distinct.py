@@ -80,7 +80,7 @@ def merge(packed: Iterable[bytes]) -> bytes:
         return pack(found)
     if len(found):
         full.append(registers_of(found))
-    return FULL + np.maximum.reduce(full).tobytes()
+    return FULL + bytes(np.maximum.reduce(full))
 
 
 def estimate_packed(packed: bytes) -> int:

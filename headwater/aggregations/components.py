@@ -42,16 +42,14 @@ class Runs:
 
     Attributes:
         selected: the events, unsorted.
-        order: positions in `selected`, run after run.
+        order: positions in `selected`, run after run, by (event time, partition, offset) within a run.
         starts: where each run begins in `order`.
-        rank: for each sorted event its rank by (event time, partition, offset), each once.
     """
 
     selected: Selected
     order: Ints
     starts: Ints
-    rank: Ints
-    _memo: dict[Any, Any] = field(default_factory=dict)
+    memo: dict[Any, Any] = field(default_factory=dict)
 
     def mask(self, where: Expr | None, column: Column | None) -> NDArray[np.bool_] | None:
         """Which sorted events count: the condition holds and the column has a value; None means all."""
@@ -73,9 +71,9 @@ class Runs:
         return result
 
     def _remember(self, key: Any, make: Any) -> Any:
-        if key not in self._memo:
-            self._memo[key] = make()
-        return self._memo[key]
+        if key not in self.memo:
+            self.memo[key] = make()
+        return self.memo[key]
 
 
 class Component(Protocol):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import ClassVar
 
 import numpy as np
@@ -38,7 +39,7 @@ class HashSet:
         first[1:] = (run[1:] != run[:-1]) | (hashed[1:] != hashed[:-1])
         run, hashed = run[first], hashed[first]
         cuts = np.searchsorted(run, np.arange(len(runs.starts) + 1)).tolist()
-        found = [pack(hashed[a:b]) if b > a else None for a, b in zip(cuts[:-1], cuts[1:], strict=True)]
+        found = [pack(hashed[a:b]) if b > a else None for a, b in pairwise(cuts)]
         return States(np.zeros((len(found), 1), np.int64), objects_of(found))
 
     def merge_runs(self, states: States, starts: Ints) -> States:

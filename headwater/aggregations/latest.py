@@ -35,11 +35,9 @@ class Latest:
         """The latest event of a run that has a value."""
         column = runs.column(self.column)
         mask = runs.mask(self.where, column)
-        rank = runs.rank if mask is None else np.where(mask, runs.rank, -1)
-        best = np.maximum.reduceat(rank, runs.starts)
-        place = np.empty(len(runs.order), np.int64)
-        place[runs.rank] = runs.order
-        found, at = best >= 0, place[np.maximum(best, 0)]
+        position = np.arange(len(runs.order))
+        best = np.maximum.reduceat(position if mask is None else np.where(mask, position, -1), runs.starts)
+        found, at = best >= 0, runs.order[np.maximum(best, 0)]
         events, words = runs.selected, np.zeros((len(best), 4), np.int64)
         words[:, 0] = np.where(found, events.time[at], NONE)
         words[:, 1], words[:, 2] = np.where(found, events.partition[at], 0), np.where(found, events.offset[at], 0)

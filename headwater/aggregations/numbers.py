@@ -86,7 +86,7 @@ def quotients(
     out = np.where(small, low, 0).astype(np.float64) / np.where(small, bottom, 1.0)
     for i in np.flatnonzero(~small).tolist():
         out[i] = quotient(to_int(int(low[i]), int(high[i])), int(counts[i]) * unit)
-    return out + 0.0
+    return np.asarray(out + 0.0, np.float64)
 
 
 def to_ordered(values: NDArray[Any], dtype: str) -> NDArray[np.int64]:

@@ -1,0 +1,253 @@
+"""Rows in memory as rings of tiles: what the worker's cache, backfill and the check fold events into.
+
+A row has, for each group, a ring of as many slots as its longest window can see (slot = tile
+mod slots). A separate table tells which tile a slot holds, so nothing is ever cleared: what
+left the window is recognised by its number. Merging touches only the tiles that events touch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headwater.aggregations.components import Component, Runs, States
+from headwater.events.select import Selected
+from headwater.rows.codec import Rows, Tiles, decode, encode
+from headwater.rows.layout import Group, RowLayout
+
+Ints = NDArray[np.int64]
+NO_TILE = -(2**62)
+NEVER = -(2**62)
+"""Newest event time of a row without events."""
+
+
+class _Ring:
+    """The tiles of one group for all rows of a table."""
+
+    def __init__(self, group: Group, capacity: int) -> None:
+        self.group = group
+        self.tiles = np.full(capacity * group.slots, NO_TILE, np.int64)
+        self.words = np.zeros((capacity * group.slots, group.width - 1), np.int64)
+        self.objects: list[NDArray[Any] | None] = [
+            np.full(capacity * group.slots, None, object) if c.variable else None for c in group.components
+        ]
+
+    def grow(self, capacity: int) -> None:
+        more = capacity * self.group.slots - len(self.tiles)
+        self.tiles = np.concatenate([self.tiles, np.full(more, NO_TILE, np.int64)])
+        self.words = np.concatenate([self.words, np.zeros((more, self.words.shape[1]), np.int64)])
+        self.objects = [None if o is None else np.concatenate([o, np.full(more, None, object)]) for o in self.objects]
+
+    def forget(self, rows: Ints) -> None:
+        self.tiles.reshape(-1, self.group.slots)[rows] = NO_TILE
+
+    def merge(self, rows: Ints, tiles: Ints, states: Sequence[States]) -> None:
+        """Merge states into tiles; each (row, tile) comes once and lies inside of its row's windows."""
+        at = rows * self.group.slots + tiles % self.group.slots
+        fresh = at[self.tiles[at] != tiles]
+        if len(fresh):
+            self.words[fresh] = self.group.empty
+            for objects in self.objects:
+                if objects is not None:
+                    objects[fresh] = None
+        self.tiles[at] = tiles
+        for component, first, objects, new in zip(
+            self.group.components, self.group.offsets, self.objects, states, strict=True
+        ):
+            z = slice(first - 1, first - 1 + component.width)
+            merged = component.merge(States(self.words[at, z], None if objects is None else objects[at]), new)
+            self.words[at, z] = merged.words
+            if objects is not None:
+                objects[at] = merged.objects
+
+    def gather(self, rows: Ints, first: Ints) -> Tiles:
+        """The tiles of rows from each row's first one on, in order."""
+        n = self.group.slots
+        tile = first[:, None] + np.arange(n)
+        at = rows[:, None] * n + tile % n
+        held = self.tiles[at] == tile
+        row, at = np.nonzero(held)[0], at[held]
+        states = [
+            States(self.words[at, o - 1 : o - 1 + c.width], None if objects is None else objects[at])
+            for c, o, objects in zip(self.group.components, self.group.offsets, self.objects, strict=True)
+        ]
+        return Tiles(row, tile[held], states)
+
+
+class RowTable:
+    """Rows of one view by number. Not safe for threads; memory grows with the rows it has met.
+
+    `digests` holds, by row, the first word of what Redis is known to hold (0: no row).
+    """
+
+    def __init__(self, layout: RowLayout, capacity: int = 1024) -> None:
+        self.layout = layout
+        self.capacity = capacity
+        self.keys: list[Any] = []
+        self._numbers: dict[Any, int] = {}
+        self.rings = [_Ring(g, capacity) for g in layout.groups]
+        self.newest = np.full(capacity, NEVER, np.int64)
+        self.digests = np.zeros(capacity, np.uint64)
+        self.applied = np.full((capacity, 1), -1, np.int64)
+        self.born = np.full((capacity, 1), -1, np.int64)
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    @property
+    def bytes_a_row(self) -> int:
+        """Memory that a row takes, without values of any length."""
+        return 8 * sum(g.slots * (g.width + sum(c.variable for c in g.components)) for g in self.layout.groups) + 64
+
+    def numbers(self, keys: Sequence[Any]) -> tuple[Ints, Ints]:
+        """The row of each key, and the rows that are new and so must be loaded first, if they are anywhere."""
+        before, known = len(self.keys), self._numbers
+        rows = np.fromiter((known.setdefault(k, len(known)) for k in keys), np.int64, len(keys))
+        if len(known) > before:
+            self.keys.extend(list(known)[before:] if before == 0 else _tail(known, before))
+            self._reserve(len(known))
+        return rows, np.arange(before, len(known))
+
+    def forget(self, rows: Ints) -> None:
+        """Make rows as if no event had come; they keep their numbers."""
+        self.newest[rows], self.digests[rows] = NEVER, 0
+        self.applied[rows], self.born[rows] = -1, -1
+        for ring in self.rings:
+            ring.forget(rows)
+
+    def load(self, rows: Ints, data: Sequence[bytes | None]) -> None:
+        """Replace rows by what Redis holds (None: nothing)."""
+        self.forget(rows)
+        here = [i for i, d in enumerate(data) if d is not None]
+        if not here:
+            return
+        found = [d for d in data if d is not None]
+        rows, taken = rows[here], decode(self.layout, found)
+        self.newest[rows] = taken.newest
+        self.digests[rows] = np.fromiter((int.from_bytes(d[:8], "little") for d in found), np.uint64, len(found))
+        self._widen(int(taken.partition.max(initial=0)) + 1)
+        self.applied[rows[taken.part_row], taken.partition] = taken.applied
+        self.born[rows[taken.part_row], taken.partition] = taken.born
+        for ring, tiles in zip(self.rings, taken.groups, strict=True):
+            ring.merge(rows[tiles.row], tiles.tile, tiles.states)
+
+    def fold(self, rows: Ints, events: Selected, *, born: int | None = None) -> Ints:
+        """Apply events to rows (`rows[i]` is that of event i); those already applied are skipped.
+
+        `born`: the born offset of partitions that a row meets for the first time; None: the
+        offset of the first such event. Returns the rows that changed, rising.
+        """
+        self._widen(int(events.partition.max(initial=0)) + 1)
+        fresh = events.offset > self.applied[rows, events.partition]
+        if not fresh.all():
+            rows, events = rows[fresh], events.take(fresh)
+        if not len(rows):
+            return rows
+        order = _order(rows, events)
+        row, time = rows[order], events.time[order]
+        starts = _starts(row[1:] != row[:-1])
+        touched = row[starts]
+        self.newest[touched] = np.maximum(self.newest[touched], np.maximum.reduceat(time, starts))
+        self._apply(rows, events, born)
+        self._merge_tiles(row, time, Runs(events, order, starts))
+        return touched
+
+    def encode(self, rows: Ints) -> tuple[list[bytes | memoryview], NDArray[np.uint64]]:
+        """The bytes of rows and their digests; `digests` stays what Redis holds until `written`."""
+        read_at = self.newest[rows] + 1
+        present = self.applied[rows] >= 0
+        part_row, partition = np.nonzero(present)
+        taken = Rows(
+            self.newest[rows], part_row, partition.astype(np.int64),
+            self.born[rows][present], self.applied[rows][present],
+            [ring.gather(rows, ring.group.first_tile(read_at)) for ring in self.rings],
+        )  # fmt: skip
+        return encode(self.layout, taken)
+
+    def _apply(self, rows: Ints, events: Selected, born: int | None) -> None:
+        first = self.applied[rows, events.partition] < 0
+        if first.any():
+            at = (rows[first], events.partition[first])
+            if born is None:
+                self.born[at] = 2**62
+                np.minimum.at(self.born, at, events.offset[first])
+            else:
+                self.born[at] = born
+        np.maximum.at(self.applied, (rows, events.partition), events.offset)
+
+    def _merge_tiles(self, row: Ints, time: Ints, runs: Runs) -> None:
+        done: dict[Component, tuple[int, Ints, States]] = {}
+        # Finest hops first: a coarser hop, and the lifetime, merge what a finer one reduced.
+        for ring in sorted(self.rings, key=lambda r: r.group.hop or 2**62):
+            group = ring.group
+            tile = group.tile(time)
+            starts = _starts((row[1:] != row[:-1]) | (tile[1:] != tile[:-1]))
+            states = [_reduced(c, group.hop, Runs(runs.selected, runs.order, starts, runs.memo), done)
+                      for c in group.components]  # fmt: skip
+            r, t = row[starts], tile[starts]
+            seen = t >= group.first_tile(self.newest[r] + 1)
+            if not seen.all():
+                r, t, states = r[seen], t[seen], [s.take(seen) for s in states]
+            ring.merge(r, t, states)
+
+    def _reserve(self, rows: int) -> None:
+        if rows <= self.capacity:
+            return
+        more = max(rows, 2 * self.capacity) - self.capacity
+        self.newest = np.concatenate([self.newest, np.full(more, NEVER, np.int64)])
+        self.digests = np.concatenate([self.digests, np.zeros(more, np.uint64)])
+        gap = np.full((more, self.applied.shape[1]), -1, np.int64)
+        self.applied, self.born = np.concatenate([self.applied, gap]), np.concatenate([self.born, gap])
+        self.capacity += more
+        for ring in self.rings:
+            ring.grow(self.capacity)
+
+    def _widen(self, partitions: int) -> None:
+        if partitions > self.applied.shape[1]:
+            gap = np.full((self.capacity, partitions - self.applied.shape[1]), -1, np.int64)
+            self.applied = np.concatenate([self.applied, gap], axis=1)
+            self.born = np.concatenate([self.born, gap], axis=1)
+
+
+def _tail(known: dict[Any, int], before: int) -> list[Any]:
+    from itertools import islice
+
+    return list(islice(reversed(known), len(known) - before))[::-1]
+
+
+def _reduced(
+    component: Component, hop: int | None, runs: Runs, done: dict[Component, tuple[int, Ints, States]]
+) -> States:
+    """The states of a component for these runs, of a finer hop's where it divides this one."""
+    known = done.get(component)
+    if known is not None and (hop is None or hop % known[0] == 0):
+        return component.merge_runs(known[2], np.searchsorted(known[1], runs.starts))
+    states = component.reduce(runs)
+    if hop is not None:
+        done[component] = (hop, runs.starts, states)
+    return states
+
+
+def _starts(changes: NDArray[np.bool_]) -> Ints:
+    return np.flatnonzero(np.concatenate(([True], changes)))
+
+
+_INDEX_BITS = 17
+
+
+def _order(rows: Ints, events: Selected) -> Ints:
+    """The order by (row, event time, partition, offset), by two sorts of packed integers where they fit."""
+    n = len(rows)
+    in_place = np.lexsort((events.offset, events.partition))
+    time = events.time[in_place]
+    low, high = int(time.min()), int(time.max())
+    if n > 1 << _INDEX_BITS or high - low >= 1 << (63 - _INDEX_BITS) or int(rows.max()) >= 1 << (63 - _INDEX_BITS):
+        return np.lexsort((events.offset, events.partition, events.time, rows))
+    index, mask = np.arange(n), (1 << _INDEX_BITS) - 1
+    by_time = np.sort((time - low) << _INDEX_BITS | index) & mask
+    in_place = in_place.take(by_time)
+    by_row = np.sort(rows[in_place] << _INDEX_BITS | index) & mask
+    return np.asarray(in_place.take(by_row), np.int64)
