@@ -1,0 +1,106 @@
+"""As-of joins for plain views: the newest row of a key at each read time, not older than the ttl.
+
+Feast's rule: event time <= q, and >= q - ttl. Rows of one key and time are told apart by
+(created, then the values in order, nulls first), so that the answer does not depend on the
+order of rows in files. The tie rule costs nothing where no row ties.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from headwater.aggregations.numbers import INT64_MAX, INT64_MIN
+from headwater.columns import Column
+from headwater.history.groups import codes
+from headwater.history.local import Questions
+from headwater.history.timeline import Timeline
+
+NOT_FOUND = -1
+
+
+def newest_rows(
+    keys: Sequence[Column],
+    times: Column,
+    questions: Questions,
+    ttl: int | None,
+    ties: Sequence[pa.ChunkedArray] = (),
+) -> NDArray[np.int64]:
+    """For each question the index of its row, NOT_FOUND where there is none.
+
+    Args:
+        keys, times: join keys and event times of the rows; rows with a null there are never found.
+        ttl: microseconds, None for ever.
+        ties: created timestamp and value columns, by which rows of one key and time are ordered.
+    """
+    row_codes, asked_codes, bound = codes(keys, questions.keys)
+    usable = row_codes >= 0 if times.valid is None else (row_codes >= 0) & times.valid
+    asked = asked_codes >= 0 if questions.valid is None else (asked_codes >= 0) & questions.valid
+    wanted = np.zeros(bound, np.bool_)
+    wanted[asked_codes[asked]] = True
+    chosen = np.flatnonzero(usable & wanted[np.maximum(row_codes, 0)])
+    row_codes, row_times = row_codes[chosen], times.values[chosen]
+    timeline = Timeline.of(row_times, bound)
+    places = timeline.place(row_codes, row_times)
+    order = _order(places, chosen, ties)
+    return _search(timeline, places[order], chosen[order], np.maximum(asked_codes, 0), questions.at, ttl, asked)
+
+
+def _search(
+    timeline: Timeline,
+    places: NDArray[np.int64],
+    rows: NDArray[np.int64],
+    asked_codes: NDArray[np.int64],
+    at: NDArray[np.int64],
+    ttl: int | None,
+    asked: NDArray[np.bool_],
+) -> NDArray[np.int64]:
+    after = np.minimum(at, INT64_MAX - 1) + 1
+    ends = timeline.place(asked_codes, after)
+    order = np.argsort(ends)
+    hi = np.searchsorted(places, ends[order], "left")
+    first = timeline.first(asked_codes) if ttl is None else timeline.place(asked_codes, _earliest(at, ttl))
+    # The newest row is in time exactly where its place is not before that of the earliest time allowed.
+    found = np.zeros(len(at), np.bool_)
+    newest = np.maximum(hi - 1, 0)
+    if len(places):
+        found = (hi > 0) & (places[newest] >= first[order]) & asked[order]
+    out = np.full(len(at), NOT_FOUND, np.int64)
+    out[order[found]] = rows[newest[found]]
+    return out
+
+
+def _earliest(at: NDArray[np.int64], ttl: int) -> NDArray[np.int64]:
+    return np.maximum(at, INT64_MIN + ttl) - ttl
+
+
+def _order(places: NDArray[np.int64], chosen: NDArray[np.int64], ties: Sequence[pa.ChunkedArray]) -> NDArray[np.int64]:
+    """Positions sorted by place, and by `ties` (nulls first) where places are equal."""
+    order = np.argsort(places)
+    ordered = places[order]
+    tied = np.flatnonzero(ordered[1:] == ordered[:-1])
+    if not len(tied) or not ties:
+        return order
+    spots = np.union1d(tied, tied + 1)
+    among = order[spots]
+    table = {"place": pa.array(places[among])}
+    table |= {
+        f"tie_{i}": column.take(pa.array(chosen[among])) for i, column in enumerate(ties) if _sortable(column.type)
+    }
+    by = [(name, "ascending") for name in table]
+    sorted_among = pc.sort_indices(pa.table(table), sort_keys=by, null_placement="at_start").to_numpy()
+    order[spots] = among[sorted_among]
+    return order
+
+
+def _sortable(kind: pa.DataType) -> bool:
+    return not (pa.types.is_nested(kind) or pa.types.is_null(kind))
+
+
+def take(column: pa.ChunkedArray, rows: NDArray[np.int64]) -> pa.ChunkedArray:
+    """The column's values at `rows`, null where NOT_FOUND; its type is kept."""
+    return column.take(pa.array(rows, mask=rows == NOT_FOUND))

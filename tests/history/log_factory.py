@@ -1,0 +1,57 @@
+"""Views, events and questions for tests, from literals."""
+
+import numpy as np
+
+from headwater.columns import Column
+from headwater.events.batch import Events
+from headwater.history.local import Questions
+from headwater.plans.plan import Derived, Feature, Field, Source, StreamView
+
+HOUR = 3_600_000_000
+MINUTE = 60_000_000
+FIELDS = {
+    "customer": "int64", "product": "string", "ts": "timestamp", "price": "float64", "quantity": "int64",
+    "paid": "bool", "raw": "bytes",
+}  # fmt: skip
+SOURCE = Source(
+    name="lines", topic="lines", event_time="ts", key="customer", tolerance=0,
+    fields=tuple(Field(name, dtype) for name, dtype in FIELDS.items()),
+)  # fmt: skip
+
+
+def make_feature(function, column=None, window=HOUR, hop=5 * MINUTE, scale=6, where=None, name=None, dtypes=FIELDS):
+    """A feature of a plan; `column` None for count."""
+    dtype = dtypes.get(column)
+    out = {"count": "int64", "approx_distinct": "int64", "mean": "float64"}.get(function, dtype)
+    name = name or f"{column}_{function}_{window}"
+    return Feature(name, function, column, dtype, window, None if window is None else hop, where, scale, out)
+
+
+def make_view(*features, keys=("customer",), where=None, derive=()):
+    """A StreamView over SOURCE."""
+    fields = tuple(Field(k, FIELDS[k]) for k in keys)
+    return StreamView("spend", keys, fields, "lines", where, tuple(Derived(*d) for d in derive), features, "0" * 16)
+
+
+def make_events(rows, partitions=None):
+    """Events of dicts (missing columns are null); offsets are positions unless a row says `_offset`."""
+    full = [
+        {**dict.fromkeys(FIELDS), "_partition": 0, "_offset": i, "_arrived_at": row.get("ts", 0)} | row
+        for i, row in enumerate(rows)
+    ]
+    columns = {name: Column.of(dtype, [r[name] for r in full]) for name, dtype in FIELDS.items()}
+    place = [np.array([r[n] for r in full], np.int64) for n in ("_partition", "_offset")]
+    return Events("lines", columns, place[0], place[1], columns["ts"].values), full
+
+
+def make_questions(rows, keys=("customer",)):
+    """Questions of (key values, at) pairs; `at` may be None."""
+    columns = [Column.of(FIELDS[k], [row[0][i] for row in rows]) for i, k in enumerate(keys)]
+    at = Column.of("timestamp", [row[1] for row in rows])
+    return Questions(columns, at.values, at.valid)
+
+
+def answers(result):
+    """The columns of a read as a list of dicts, one a row."""
+    lists = {name: column.to_list() for name, column in result.items()}
+    return [dict(zip(lists, row, strict=True)) for row in zip(*lists.values(), strict=True)]
