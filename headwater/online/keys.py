@@ -5,6 +5,8 @@
 ``hw:plan-id:{PROJECT}``                                 its id alone: readers ask for it with every MGET
 ``hw:fill:{PROJECT}:{VIEW}:{FILL}``                      a fill's record (JSON, `Fill`)
 ``hw:pos:{PROJECT}:{VIEW}:{FILL}:{PARTITION}``           a position: next offset, or offset/mark/i in a batch
+``hw:count:{PROJECT}:{VIEW}:{FILL}``                     counters of a fill (hash: null_keys, derived_nulls)
+``hw:stat:{PROJECT}:{VIEW}``                             what the last worker measured (JSON, `WorkerStatistics`)
 ``hw:row:{PROJECT}:{VIEW}:{HASH}:{FILL}:`` + entity key  a row
 =====================================================  =========================================
 
@@ -35,6 +37,16 @@ def fill_key(project: str, view: str, fill: str) -> bytes:
 def position_key(project: str, view: str, fill: str, partition: int) -> bytes:
     """Where the position of one partition of a fill lies."""
     return f"hw:pos:{project}:{view}:{fill}:{partition}".encode()
+
+
+def counter_key(project: str, view: str, fill: str) -> bytes:
+    """Where the counters of a fill lie."""
+    return f"hw:count:{project}:{view}:{fill}".encode()
+
+
+def statistics_key(project: str, view: str) -> bytes:
+    """Where the worker's measurements of a view lie."""
+    return f"hw:stat:{project}:{view}".encode()
 
 
 def row_prefix(project: str, view: str, state_hash: str, fill: str) -> bytes:

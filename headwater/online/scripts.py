@@ -1,0 +1,94 @@
+"""The Lua scripts that change rows and positions: check and write are one atomic step.
+
+Plain Lua that runs on Redis 6.2 to 8. Positions are compared as the text they were read as,
+so `offset` and `offset/mark/i` differ, and a missing position never matches.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+
+from headwater.online.connection import CommandError, Connection
+
+WRITE_ROWS = b"""
+-- KEYS: p positions, counters, rows. ARGV: p; p expected; p new; digests (8 bytes a row); expiry in ms or '';
+-- null_keys; derived_nulls; the rows' values. Replies OK, FENCE, or the numbers of rows whose digest differs.
+local p = tonumber(ARGV[1])
+for i = 1, p do
+  if redis.call('GET', KEYS[i]) ~= ARGV[1 + i] then return 'FENCE' end
+end
+local digests, expiry, bad, first = ARGV[2 + 2 * p], ARGV[3 + 2 * p], {}, p + 1
+local values = 5 + 2 * p
+for i = first + 1, #KEYS do
+  local n = i - first
+  local have = redis.call('GETRANGE', KEYS[i], 0, 7)
+  if have == '' then have = '\\0\\0\\0\\0\\0\\0\\0\\0' end
+  if have == string.sub(digests, n * 8 - 7, n * 8) then
+    if expiry == '' then redis.call('SET', KEYS[i], ARGV[values + n])
+    else redis.call('SET', KEYS[i], ARGV[values + n], 'PX', expiry) end
+  else bad[#bad + 1] = n - 1 end
+end
+if #bad > 0 then return bad end
+for i = 1, p do redis.call('SET', KEYS[i], ARGV[1 + p + i]) end
+if ARGV[4 + 2 * p] ~= '0' then redis.call('HINCRBY', KEYS[first], 'null_keys', ARGV[4 + 2 * p]) end
+if ARGV[5 + 2 * p] ~= '0' then redis.call('HINCRBY', KEYS[first], 'derived_nulls', ARGV[5 + 2 * p]) end
+return 'OK'
+"""
+
+BEGIN = b"""
+-- KEYS: positions. A batch that was cut short begins again: offset/mark/i becomes offset. Replies all positions.
+for _, key in ipairs(KEYS) do
+  local offset = string.match(redis.call('GET', key) or '', '^(%d+)/')
+  if offset then redis.call('SET', key, offset) end
+end
+return redis.call('MGET', unpack(KEYS))
+"""
+
+PUBLISH = b"""
+-- KEYS: plan id, plan, then keys to set. ARGV: expected plan id or ''; new id; new plan; n; n values;
+-- then pairs of (new position key, old position key) that must not be behind, as further KEYS.
+if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then return 'CONFLICT' end
+local n = tonumber(ARGV[4])
+for i = n + 3, #KEYS, 2 do
+  local new, old = redis.call('GET', KEYS[i]), redis.call('GET', KEYS[i + 1])
+  if not new then return 'BEHIND' end
+  if old and tonumber(string.match(new, '^%d+')) < tonumber(string.match(old, '^%d+')) then return 'BEHIND' end
+end
+for i = 1, n do redis.call('SET', KEYS[i + 2], ARGV[i + 4]) end
+redis.call('SET', KEYS[2], ARGV[3])
+redis.call('SET', KEYS[1], ARGV[2])
+return 'OK'
+"""
+
+
+class Script:
+    """A Lua script by its digest; loads itself where the server does not know it."""
+
+    def __init__(self, text: bytes) -> None:
+        self.text = text
+        self.sha = hashlib.sha1(text, usedforsecurity=False).hexdigest().encode()
+
+    def run(self, connection: Connection, keys: Sequence[bytes], args: Sequence[bytes | str | int]) -> object:
+        """Run it once and return its reply."""
+        try:
+            return connection.command("EVALSHA", self.sha, len(keys), *keys, *args)
+        except CommandError as error:
+            if not str(error).startswith("NOSCRIPT"):
+                raise
+        return connection.command("EVAL", self.text, len(keys), *keys, *args)
+
+    def load(self, connection: Connection) -> None:
+        """Make the server know it; to be done before `request` is used on a connection."""
+        connection.command("SCRIPT", "LOAD", self.text)
+
+    def request(self, keys: Sequence[bytes], args: Iterable[bytes | memoryview]) -> list[bytes | memoryview]:
+        """The encoded EVALSHA as pieces to be joined; values are not copied."""
+        values = list(args)
+        pieces: list[bytes | memoryview] = [b"*%d\r\n" % (3 + len(keys) + len(values))]
+        for arg in (b"EVALSHA", self.sha, b"%d" % len(keys), *keys, *values):
+            pieces += (b"$%d\r\n" % len(arg), arg, b"\r\n")
+        return pieces
+
+
+write_rows, begin, publish = Script(WRITE_ROWS), Script(BEGIN), Script(PUBLISH)

@@ -1,0 +1,125 @@
+"""What the broker says of a topic: its id, partitions, offsets and retention.
+
+Apart from the plan store because workers, the sink and `status` ask it too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from headwater.errors import HeadwaterError, MissingExtra, Unreachable
+
+TIMEOUT = 10.0
+
+
+@dataclass(frozen=True)
+class TopicFacts:
+    """A topic as it is now. `starts` and `ends`: log start and next offset by partition (None where not asked)."""
+
+    name: str
+    id: str
+    partitions: int
+    retention_ms: int | None
+    compacted: bool
+    starts: dict[int, int]
+    ends: dict[int, int]
+
+    @property
+    def empty(self) -> bool:
+        """Whether no event was ever kept."""
+        return all(end == 0 for end in self.ends.values())
+
+
+def topic_facts(kafka: Mapping[str, str], topics: Iterable[str], *, offsets: bool = True) -> dict[str, TopicFacts]:
+    """Facts of the topics that exist; others are left out.
+
+    Raises:
+        Unreachable: no broker answers.
+        MissingExtra: confluent-kafka is not installed.
+    """
+    names = sorted(set(topics))
+    if not names:
+        return {}
+    kafka_admin, module = _admin(kafka)
+    described = _describe(kafka_admin, module, names)
+    retention = _configs(kafka_admin, module, list(described))
+    facts = {}
+    for name, (topic_id, partitions) in described.items():
+        starts, ends = _offsets(kafka_admin, name, partitions) if offsets else ({}, {})
+        kept, policy = retention[name]
+        facts[name] = TopicFacts(name, topic_id, partitions, kept, "compact" in policy, starts, ends)
+    return facts
+
+
+def _admin(kafka: Mapping[str, str]) -> tuple[Any, Any]:
+    try:
+        from confluent_kafka import admin
+    except ModuleNotFoundError as error:
+        raise MissingExtra("confluent-kafka", "stream", "Talking to Kafka") from error
+    return admin.AdminClient({**kafka, "log_level": 0, "logger": _silent()}), admin
+
+
+def _silent() -> Any:
+    import logging
+
+    logger = logging.getLogger("headwater.librdkafka")
+    logger.addHandler(logging.NullHandler())
+    logger.propagate = False
+    return logger
+
+
+def _describe(client: Any, module: Any, names: list[str]) -> dict[str, tuple[str, int]]:
+    from confluent_kafka import KafkaError, KafkaException, TopicCollection
+
+    found = {}
+    futures = client.describe_topics(TopicCollection(names), request_timeout=TIMEOUT)
+    for name, future in futures.items():
+        try:
+            described = future.result()
+        except KafkaException as error:
+            if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+                continue
+            raise _unreachable(error) from error
+        found[name] = (str(described.topic_id), len(described.partitions))
+    return found
+
+
+def _configs(client: Any, module: Any, names: list[str]) -> dict[str, tuple[int | None, str]]:
+    from confluent_kafka import KafkaException
+
+    out = {}
+    resources = [module.ConfigResource(module.ConfigResource.Type.TOPIC, n) for n in names]
+    if not resources:
+        return {}
+    for resource, future in client.describe_configs(resources, request_timeout=TIMEOUT).items():
+        try:
+            entries = future.result()
+        except KafkaException as error:
+            raise _unreachable(error) from error
+        kept = int(entries["retention.ms"].value)
+        out[resource.name] = (None if kept < 0 else kept, entries["cleanup.policy"].value)
+    return out
+
+
+def _offsets(client: Any, name: str, partitions: int) -> tuple[dict[int, int], dict[int, int]]:
+    from confluent_kafka import IsolationLevel, KafkaException, TopicPartition
+    from confluent_kafka.admin import OffsetSpec
+
+    places = [TopicPartition(name, p) for p in range(partitions)]
+    out = []
+    for spec in (OffsetSpec.earliest(), OffsetSpec.latest()):
+        futures = client.list_offsets(
+            dict.fromkeys(places, spec), isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=TIMEOUT
+        )
+        try:
+            out.append({place.partition: future.result().offset for place, future in futures.items()})
+        except KafkaException as error:
+            raise _unreachable(error) from error
+    return out[0], out[1]
+
+
+def _unreachable(error: Any) -> HeadwaterError:
+    cause = error.args[0]
+    return Unreachable(f"Kafka did not answer: {cause.str() if hasattr(cause, 'str') else cause}.")
