@@ -1,1 +1,1 @@
-"""How values get made: the Kafka worker, the warehouse sink, backfill, and batches on the local engine or on Spark."""
+"""How values get made: the Kafka worker, the sink, backfill, materialize."""

@@ -29,6 +29,8 @@ class Selected:
         partition, offset, time: as in `Events`.
         index: where each stood in the batch that was selected from.
         null_keys: how many events passed `where` but had a null join key.
+        derived_nulls: how many derived values are null though all columns they are made of have one
+            (a division by zero, or a value past 64 bits).
     """
 
     keys: list[Column]
@@ -38,6 +40,7 @@ class Selected:
     time: NDArray[np.int64]
     index: NDArray[np.int64]
     null_keys: int
+    derived_nulls: int = 0
 
     def __len__(self) -> int:
         return len(self.offset)
@@ -47,7 +50,8 @@ class Selected:
         return Selected(
             [k.take(chosen) for k in self.keys],
             {n: c.take(chosen) for n, c in self.columns.items()},
-            self.partition[chosen], self.offset[chosen], self.time[chosen], self.index[chosen], self.null_keys,
+            self.partition[chosen], self.offset[chosen], self.time[chosen], self.index[chosen],
+            self.null_keys, self.derived_nulls,
         )  # fmt: skip
 
     def where(self, condition: Expr | None) -> NDArray[np.bool_]:
@@ -66,8 +70,10 @@ def is_true(condition: Expr | None, columns: Mapping[str, Column], length: int) 
 def select(view: StreamView, events: Events) -> Selected:
     """The events that count in a view: `where` is true and no join key is null."""
     columns = dict(events.columns)
+    derived_nulls = 0
     for derived in view.derive:
         columns[derived.name] = evaluate(derived.expr, columns, len(events))
+        derived_nulls += _made_null(columns[derived.name], [columns[name] for name in refs(derived.expr)])
     passes = is_true(view.where, columns, len(events))
     keyed = passes.copy()
     for key in view.keys:
@@ -86,7 +92,18 @@ def select(view: StreamView, events: Events) -> Selected:
         time=events.time if whole else events.time[index],
         index=index,
         null_keys=null_keys,
+        derived_nulls=derived_nulls,
     )
+
+
+def _made_null(column: Column, made_of: list[Column]) -> int:
+    if column.valid is None:
+        return 0
+    null = ~column.valid
+    for other in made_of:
+        if other.valid is not None:
+            null &= other.valid
+    return int(np.count_nonzero(null))
 
 
 def columns_of(view: StreamView) -> set[str]:

@@ -56,7 +56,8 @@ def load_published(connection: Connection, project: str) -> PublishedPlan | None
         return msgspec.json.decode(data, type=PublishedPlan)
     except (msgspec.DecodeError, msgspec.ValidationError) as error:
         raise HeadwaterError(
-            f"The plan of project {project!r} in Redis cannot be read: {error}. Publish it again with 'headwater apply'."
+            f"The plan of project {project!r} in Redis cannot be read: {error}. "
+            f"Publish it again with 'headwater apply'."
         ) from error
 
 
@@ -90,6 +91,7 @@ def publish(connection: Connection, kafka: Mapping[str, str] | None, plan: Plan)
     for _ in range(_ATTEMPTS):
         before = load_published(connection, plan.project)
         change = _Publication(connection, plan, before, facts)
+        change.place_all()
         if change.commit():
             change.retire_removed()
             return change.result
@@ -109,10 +111,14 @@ class _Publication:
         self.retired: list[tuple[str, str, View]] = []
         published = PublishedPlan(new_id(), plan, self.active, self.filling)
         self.result = PublishResult(published)
-        for view in plan.views:
+
+    def place_all(self) -> None:
+        """Decide what becomes of every view of the plan, and of those it no longer has."""
+        for view in self.plan.views:
             self._place(view)
-        for name, was in (before.active if before else {}).items():
-            if name not in {v.name for v in plan.views}:
+        kept = {v.name for v in self.plan.views}
+        for name, was in (self.before.active if self.before else {}).items():
+            if name not in kept:
                 self.result.removed.append(name)
                 self.retired.append((name, was.fill, was.definition))
 
@@ -148,6 +154,15 @@ class _Publication:
             self.result.filling.append(view.name)
         self.sets[fill_key(self.plan.project, view.name, fill.id)] = msgspec.json.encode(fill)
 
+    def begin_again(self, view: StreamView) -> Fill:
+        """Keep everything but this view's filling, which begins anew."""
+        assert self.before is not None
+        fill = self._new_fill(view)
+        self.active.update(self.before.active)
+        self.filling.update({**self.before.filling, view.name: Filling(fill.id, view)})
+        self.sets[fill_key(self.plan.project, view.name, fill.id)] = msgspec.json.encode(fill)
+        return fill
+
     def _new_fill(self, view: View) -> Fill:
         if not isinstance(view, StreamView):
             return Fill(new_id(), view.name, view.state_hash, None, None, 0, "filling")
@@ -180,7 +195,7 @@ class _Publication:
     def commit(self) -> bool:
         project, plan = self.plan.project, self.result.plan
         keys = [plan_id_key(project), plan_key(project), *self.sets]
-        args = [
+        args: list[bytes | str | int] = [
             self.before.id if self.before else "", plan.id, msgspec.json.encode(plan), len(self.sets),
             *self.sets.values(),
         ]  # fmt: skip
@@ -230,13 +245,7 @@ def refill(connection: Connection, kafka: Mapping[str, str], project: str, view:
         assert isinstance(definition, StreamView)
         facts = topic_facts(kafka, [before.plan.source(definition.source).topic])
         change = _Publication(connection, before.plan, before, facts)
-        change.sets.clear()
-        fill = change._new_fill(definition)
-        change.sets[fill_key(project, view, fill.id)] = msgspec.json.encode(fill)
-        change.active.clear()
-        change.active.update(before.active)
-        change.filling.clear()
-        change.filling.update({**before.filling, view: Filling(fill.id, definition)})
+        fill = change.begin_again(definition)
         if change.commit():
             return fill
     return None

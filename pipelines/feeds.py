@@ -1,0 +1,224 @@
+"""A feed: one fill of one view, from admitted events to rows in Redis behind the fence.
+
+Steps 4 to 6 of the stream path (see worker.py), apart from it because everything here is
+about one view: its position, its cached rows, its scripts. Rules 1 to 3 of the fence live here:
+
+* every script carries the position it was computed from; inside a batch of several scripts the
+  position is `offset/mark/i`, so that one refusal refuses all that follow;
+* a row is written only over the bytes it was computed from; where another worker was faster,
+  the row is read again, merged again and sent again;
+* rows, position and counters change together or not at all.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headwater.durations import DAY
+from headwater.events.batch import Events
+from headwater.events.select import Selected, select
+from headwater.online import scripts
+from headwater.online.connection import CommandError, Connection
+from headwater.online.keys import counter_key, entity_key, position_key, row_prefix
+from headwater.online.published import Fill
+from headwater.plans.plan import StreamView
+from headwater.rows.fold import key_items
+from headwater.rows.layout import layout_of
+from headwater.rows.table import RowTable
+
+ROWS_A_SCRIPT = 1000
+CACHE_BYTES = 1 << 30
+MARGIN = 7 * DAY
+
+Ints = NDArray[np.int64]
+
+
+class Refused(Exception):
+    """Redis does not hold the position that a script was computed from: reread, forget, seek."""
+
+
+class PositionsLost(Exception):
+    """Partitions of a fill have no position: Redis lost them, and the view must be filled again."""
+
+    def __init__(self, view: str, partitions: Sequence[int]) -> None:
+        super().__init__(f"View {view!r} has no position for partitions {', '.join(map(str, partitions))}.")
+        self.view = view
+
+
+@dataclass
+class _Chunk:
+    """Rows of one script: their numbers, what Redis must hold of them, and their new bytes."""
+
+    rows: Ints
+    expected: bytes
+    values: list[bytes | memoryview]
+    digests: NDArray[np.uint64]
+
+
+def expiry_of(view: StreamView, fill: Fill) -> int | None:
+    """Milliseconds that a row lives after a write: longest window, its hop, retention and 7 days; None for ever."""
+    if fill.retention_ms < 0 or any(f.window is None for f in view.features):
+        return None
+    hop, window = max(view.hops().items(), key=lambda item: item[1] + item[0])
+    return (window + hop + MARGIN) // 1000 + fill.retention_ms
+
+
+class ViewFeed:
+    """Feeds one fill. `positions` holds the next offset of each partition that this worker owns."""
+
+    def __init__(self, connection: Connection, project: str, view: StreamView, fill: Fill) -> None:
+        self.connection, self.project, self.view, self.fill = connection, project, view, fill
+        self.layout = layout_of(view)
+        self.table = RowTable(self.layout)
+        self.positions: dict[int, int] = {}
+        self.conflicts = 0
+        # Two workers must never mistake each other's half-done batch for their own.
+        self._mark = os.urandom(8).hex()
+        self._prefix = row_prefix(project, view.name, view.state_hash, fill.id)
+        self._names: list[bytes] = []
+        expiry = expiry_of(view, fill)
+        self._expiry = b"" if expiry is None else b"%d" % expiry
+        self._rows_cached = max(1000, CACHE_BYTES // self.table.bytes_a_row)
+
+    def begin(self, partitions: Iterable[int]) -> dict[int, int]:
+        """Forget cached rows and read the positions of these partitions; partitions added later start at 0.
+
+        Raises:
+            PositionsLost: a partition that the fill's record counts has no position.
+        """
+        wanted = sorted(partitions)
+        self.forget()
+        self.positions = {}
+        if not wanted:
+            return {}
+        for p in wanted:
+            if p >= self.fill.partitions:
+                self.connection.command("SET", self._position_key(p), 0, "NX")
+        replies = scripts.begin.run(self.connection, [self._position_key(p) for p in wanted], [])
+        assert isinstance(replies, list)
+        lost = [p for p, reply in zip(wanted, replies, strict=True) if reply is None]
+        if lost:
+            raise PositionsLost(self.view.name, lost)
+        self.positions = {p: int(reply) for p, reply in zip(wanted, replies, strict=True)}
+        return dict(self.positions)
+
+    def forget(self) -> None:
+        """Drop all cached rows; Redis may hold others by now."""
+        self.table = RowTable(self.layout)
+        self._names = []
+
+    def apply(self, events: Events, nexts: Mapping[int, int]) -> None:
+        """Bring the fill to the positions `nexts`, given all admitted events before them.
+
+        Raises:
+            Refused: another worker, or a Redis that was rolled back, holds another position.
+            Unreachable: Redis went away; whether the last script was done is unknown.
+        """
+        moving = {p: n for p, n in nexts.items() if n > self.positions.get(p, n)}
+        if not moving:
+            return
+        start = np.full(max(self.positions) + 1, 2**62, np.int64)
+        start[list(self.positions)] = list(self.positions.values())
+        if len(events):
+            due = (events.partition < len(start)) & (
+                events.offset >= start[np.minimum(events.partition, len(start) - 1)]
+            )
+            events = events if due.all() else events.take(due)
+        # 4. Evaluate where and derive.
+        selected = select(self.view, events)
+        # 5. Take the rows concerned, skip what they have, merge the rest.
+        if len(self.table) > self._rows_cached:
+            self.forget()
+        rows, new = self.table.numbers(key_items(selected.keys))
+        self._load(new)
+        touched = self.table.fold(rows, selected) if len(rows) else rows
+        # 6. Write whole rows and the new positions behind the fence.
+        self._write(touched, rows, selected, moving)
+        self.positions.update(moving)
+
+    def _due(self, events: Events) -> Events:
+        """The events from this fill's positions on; other views of the source may be further back."""
+        last = max([*self.positions, int(events.partition.max(initial=0))])
+        start = np.full(last + 1, 2**62, np.int64)
+        start[list(self.positions)] = list(self.positions.values())
+        due = events.offset >= start[events.partition]
+        return events if due.all() else events.take(due)
+
+    def _load(self, new: Ints) -> None:
+        keys = self.table.keys[len(self._names) :]
+        single = len(self.view.keys) == 1
+        self._names += [self._prefix + entity_key((k,) if single else k) for k in keys]
+        for i in range(0, len(new), ROWS_A_SCRIPT):
+            rows = new[i : i + ROWS_A_SCRIPT]
+            self._reload(rows)
+
+    def _reload(self, rows: Ints) -> None:
+        self.table.load(rows, self.connection.command("MGET", *(self._names[r] for r in rows.tolist())))
+
+    def _write(self, touched: Ints, rows: Ints, selected: Selected, moving: dict[int, int]) -> None:
+        chunks = [self._chunk(touched[i : i + ROWS_A_SCRIPT]) for i in range(0, len(touched), ROWS_A_SCRIPT)]
+        chunks = chunks or [self._chunk(touched)]
+        done = 0
+        while done < len(chunks):
+            requests = [
+                self._request(chunk, done + i, done + i == len(chunks) - 1, moving, selected)
+                for i, chunk in enumerate(chunks[done:])
+            ]
+            for reply in self.connection.ask(b"".join([x for r in requests for x in r]), len(requests)):
+                if reply == b"OK":
+                    self.table.digests[chunks[done].rows] = chunks[done].digests
+                    done += 1
+                    continue
+                if reply == b"FENCE":
+                    raise Refused(self.view.name)
+                if isinstance(reply, CommandError):
+                    if not str(reply).startswith("NOSCRIPT"):
+                        raise reply
+                    scripts.write_rows.load(self.connection)
+                else:
+                    chunks[done] = self._again(chunks[done], reply, rows, selected)
+                break
+
+    def _chunk(self, rows: Ints) -> _Chunk:
+        values, digests = self.table.encode(rows) if len(rows) else ([], np.empty(0, np.uint64))
+        return _Chunk(rows, self.table.digests[rows].tobytes(), values, digests)
+
+    def _again(self, chunk: _Chunk, bad: list[int], rows: Ints, selected: Selected) -> _Chunk:
+        """The rows of a chunk that another worker changed first: read, merged and encoded again."""
+        self.conflicts += len(bad)
+        index = np.array(bad, np.int64)
+        written = np.ones(len(chunk.rows), np.bool_)
+        written[index] = False
+        self.table.digests[chunk.rows[written]] = chunk.digests[written]
+        again = chunk.rows[index]
+        self._reload(again)
+        mine = np.isin(rows, again)
+        self.table.fold(rows[mine], selected.take(mine))
+        return self._chunk(again)
+
+    def _request(
+        self, chunk: _Chunk, i: int, last: bool, moving: dict[int, int], selected: Selected
+    ) -> list[bytes | memoryview]:
+        """Script i of a batch expects the first position at offset/mark/i and leaves it at offset/mark/(i + 1)."""
+        parts = sorted(moving)
+        old = [b"%d" % self.positions[p] for p in parts]
+        first = b"%s/%s/" % (old[0], self._mark.encode())
+        was = [first + b"%d" % i if i else old[0], *old[1:]]
+        becomes = [b"%d" % moving[p] for p in parts] if last else [first + b"%d" % (i + 1), *old[1:]]
+        counts = [b"%d" % selected.null_keys, b"%d" % selected.derived_nulls] if last else [b"0", b"0"]
+        keys = [
+            *(self._position_key(p) for p in parts),
+            counter_key(self.project, self.view.name, self.fill.id),
+            *(self._names[r] for r in chunk.rows.tolist()),
+        ]
+        args: list[Any] = [b"%d" % len(parts), *was, *becomes, chunk.expected, self._expiry, *counts, *chunk.values]
+        return scripts.write_rows.request(keys, args)
+
+    def _position_key(self, partition: int) -> bytes:
+        return position_key(self.project, self.view.name, self.fill.id, partition)
