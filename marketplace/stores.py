@@ -1,0 +1,195 @@
+"""Reads the facts where they are: the plan in Redis or Feast's registry, status from Redis and Kafka, checks
+from the lake.
+
+The one real `FactReader`. The published plan is preferred where Redis answers: it has the same content as
+the registry, says which fill is active, and costs no import of Feast (seconds). Without Redis, or with
+nothing published, the registry itself is read.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+from headwater.errors import HeadwaterError, Unreachable
+from headwater.online.published import PublishedPlan
+from headwater.plans.plan import Plan, View
+from headwater.receipts.results import ViewCheck
+from headwater.repository import Repository
+from marketplace.examples import find_examples
+from marketplace.facts import ExampleRow, Facts, Unknown, ViewFacts
+
+T = TypeVar("T")
+_NOT_CHECKED = Unknown("no check was recorded yet; run 'headwater check'")
+
+
+class StoreFacts:
+    """The facts of one repository. Opens what it needs for each reading and keeps no connection."""
+
+    def __init__(self, load: Callable[[], Repository]) -> None:
+        """`load` reads the repository's configuration; it is called for every reading, because `headwater up`
+        may have started servers on other ports meanwhile."""
+        self._load = load
+        self._registry: tuple[object, Plan | None] | None = None
+        self._examples: dict[tuple[str, str], tuple[ExampleRow, ...]] = {}
+
+    def read(self) -> Facts:
+        """All facts now; see `FactReader`."""
+        repository = self._load()
+        problems: list[str] = []
+        published = _attempt(lambda: _published(repository))
+        plan: Plan | Unknown | None = published.plan if isinstance(published, PublishedPlan) else None
+        origin = "the published plan"
+        if plan is None:
+            plan, origin = _attempt(lambda: self._registry_plan(repository)), "the registry"
+        if isinstance(published, Unknown):
+            problems.append(f"Online facts are unknown: {published.reason}.")
+        if isinstance(plan, Unknown):
+            problems.append(f"The registry cannot be read: {plan.reason}.")
+        known = plan if isinstance(plan, Plan) else None
+        return Facts(
+            project=repository.project,
+            repository=str(repository.root),
+            plan=known,
+            origin=origin if known else "",
+            views=_measure(repository, known, published, problems) if known else {},
+            measured_at=time.time_ns() // 1000,
+            problems=tuple(problems),
+            plan_unknown=plan.reason if isinstance(plan, Unknown) else None,
+        )
+
+    def examples(self, view: View, count: int) -> tuple[ExampleRow, ...]:
+        """Rows of the view's active fill; what was found once is kept."""
+        repository = self._load()
+        published = _attempt(lambda: _published(repository))
+        if not isinstance(published, PublishedPlan) or view.name not in published.active:
+            return ()
+        active = published.active[view.name]
+        place = (view.name, active.fill)
+        if len(self._examples.get(place, ())) < count:
+            found = _attempt(lambda: find_examples(repository.need_redis(), repository.project, active, count))
+            self._examples[place] = () if isinstance(found, Unknown) else found
+        return self._examples[place][:count]
+
+    def _registry_plan(self, repository: Repository) -> Plan | None:
+        """The registry's plan, read again when its file has changed (a database: every 30 s)."""
+        from headwater.definitions.registry import registry_plan
+
+        version = _version(repository.registry)
+        if self._registry is None or self._registry[0] != version:
+            self._registry = (version, registry_plan(repository))
+        return self._registry[1]
+
+
+def _published(repository: Repository) -> PublishedPlan | None:
+    """The published plan; None where nothing is published.
+
+    Raises:
+        Unreachable: with the address in its message, which pages show.
+        UsageError: no Redis address is known.
+    """
+    from headwater.online.connection import Connection, RedisAddress
+    from headwater.online.plan_store import load_published
+
+    url = repository.need_redis()
+    try:
+        connection = Connection(url, timeout=5.0, connect_timeout=2.0)
+    except Unreachable as error:
+        raise Unreachable(f"Redis is not reachable at {RedisAddress.parse(url)}") from error
+    try:
+        return load_published(connection, repository.project)
+    finally:
+        connection.close()
+
+
+def _measure(
+    repository: Repository, plan: Plan, published: PublishedPlan | Unknown | None, problems: list[str]
+) -> dict[str, ViewFacts]:
+    """The measured facts of every view of the plan."""
+    checks = _attempt(lambda: _checks(repository))
+    if isinstance(checks, Unknown):
+        problems.append(f"Results of checks are unknown: {checks.reason}.")
+    if isinstance(published, PublishedPlan):
+        statuses = _attempt(lambda: _statuses(repository))
+        if isinstance(statuses, Unknown):
+            problems.append(f"Freshness and lag are unknown: {statuses.reason}.")
+    else:
+        statuses = published or Unknown("nothing is published to Redis; run 'headwater apply'")
+    facts = {}
+    for view in plan.views:
+        lag, freshness = _status_of(view, statuses)
+        check = checks if isinstance(checks, Unknown) else checks.get(view.name, _NOT_CHECKED)
+        facts[view.name] = ViewFacts(_state(view, published), lag, freshness, check)
+    return facts
+
+
+def _statuses(repository: Repository) -> dict[str, tuple[int | None, float | None]]:
+    from headwater.online.status import view_statuses
+
+    return {s.view: (s.lag, s.freshness_ms) for s in view_statuses(repository)}
+
+
+def _checks(repository: Repository) -> dict[str, ViewCheck]:
+    from headwater.lake import Lake
+
+    checks: dict[str, ViewCheck] = Lake(repository.lake).latest_checks()
+    return checks
+
+
+def _status_of(
+    view: View, statuses: dict[str, tuple[int | None, float | None]] | Unknown
+) -> tuple[int | Unknown, float | Unknown]:
+    """(lag, freshness) of a view, each with the reason where it has none."""
+    if isinstance(statuses, Unknown):
+        return statuses, statuses
+    lag, freshness = statuses.get(view.name, (None, None))
+    return (
+        Unknown("the broker or the view's positions could not be read") if lag is None else lag,
+        Unknown("no row was written yet") if freshness is None else freshness,
+    )
+
+
+def _state(view: View, published: PublishedPlan | Unknown | None) -> str | Unknown:
+    if isinstance(published, Unknown):
+        return published
+    if published is None:
+        return "unavailable"
+    if view.name in published.active:
+        return "active"
+    return "filling" if view.name in published.filling else "unavailable"
+
+
+def _attempt(read: Callable[[], T]) -> T | Unknown:
+    """What `read` gives; Unknown with one clause of reason where a part is away, missing or cannot be read."""
+    try:
+        return read()
+    except (HeadwaterError, OSError, ModuleNotFoundError) as error:
+        return Unknown(_clause(str(error) or type(error).__name__))
+
+
+def _clause(message: str) -> str:
+    """The first line of a message, without its full stop and without passwords in addresses."""
+    first = message.strip().splitlines()[0].rstrip(".")
+    return " ".join(_without_password(word) for word in first.split())
+
+
+def _without_password(word: str) -> str:
+    if "://" not in word or "@" not in word:
+        return word
+    scheme, rest = word.split("://", 1)
+    return f"{scheme}://{rest.rsplit('@', 1)[1]}"
+
+
+def _version(registry: str) -> object:
+    """Changes when the registry does: its file's time and size, or a clock of 30 s for a database."""
+    path = urlsplit(registry).path if registry.startswith("file://") else registry
+    if "://" in path:
+        return int(time.monotonic() // 30)
+    try:
+        stat = os.stat(path)
+    except FileNotFoundError:
+        return None
+    return stat.st_mtime_ns, stat.st_size

@@ -1,0 +1,73 @@
+"""The JSON API gives the facts of the pages, and null with a reason for what is unknown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import httpx
+
+from marketplace.facts import Facts, Unknown, ViewFacts
+
+Browse = Callable[[Facts, str], httpx.Response]
+MakeFacts = Callable[..., Facts]
+
+
+def test_views_are_listed_with_their_facts(browse: Browse, make_facts: MakeFacts) -> None:
+    answer = browse(make_facts(), "/api/views").json()
+    assert (answer["project"], answer["measured_at"]) == ("shop", "2026-11-21T12:04:08Z")
+    assert [v["view"] for v in answer["views"]] == ["customer_profile", "customer_spend", "product_demand"]
+    spend = answer["views"][1]
+    assert (spend["kind"], spend["lag"], spend["freshness_ms"], spend["freshness_target_ms"]) == (
+        "stream",
+        0,
+        43.2,
+        1e4,
+    )
+    assert spend["check"]["receipts"] == {"drawn": 200, "equal": 200}
+    assert spend["unknown"] == {}
+
+
+def test_search_answers_as_the_page_does(browse: Browse, make_facts: MakeFacts) -> None:
+    answer = browse(make_facts(), "/api/views?q=prodct").json()
+    assert answer["replaced"] == {"prodct": "product"}
+    assert [v["view"] for v in answer["views"]] == ["product_demand"]
+
+
+def test_one_view_has_schema_windows_and_consumers(browse: Browse, make_facts: MakeFacts) -> None:
+    answer = browse(make_facts(), "/api/views/customer_spend").json()
+    assert answer["keys"] == [{"name": "customer_id", "dtype": "int64"}]
+    assert answer["schema"][1] == {
+        "name": "amount_sum_1h", "function": "sum", "column": "amount", "dtype": "float64",
+        "window_us": 3_600_000_000, "hop_us": 300_000_000, "where": None,
+    }  # fmt: skip
+    assert answer["expectations"] == [{"kind": "not_null", "column": "country_last", "mostly": 0.99}]
+    assert answer["services"] == ["churn"]
+
+
+def test_an_unknown_fact_is_null_with_its_reason_and_never_zero(browse: Browse, make_facts: MakeFacts) -> None:
+    away = Unknown("Redis is not reachable at 127.0.0.1:6379")
+    facts = make_facts(views={"customer_spend": ViewFacts(away, away, away, away)})
+    answer = browse(facts, "/api/views/customer_spend").json()
+    assert (answer["state"], answer["lag"], answer["freshness_ms"], answer["check"]) == (None, None, None, None)
+    assert answer["unknown"] == dict.fromkeys(("state", "lag", "freshness_ms", "check"), away.reason)
+
+
+def test_an_unknown_view_is_a_404_with_the_known_names(browse: Browse, make_facts: MakeFacts) -> None:
+    response = browse(make_facts(), "/api/views/customer_spent")
+    assert response.status_code == 404
+    assert "Did you mean 'customer_spend'" in response.json()["error"]
+    assert response.json()["known"] == ["customer_profile", "customer_spend", "product_demand"]
+    assert browse(make_facts(), "/api/nothing").json()["known"][0] == "/api/views"
+
+
+def test_services_are_listed_with_their_features(browse: Browse, make_facts: MakeFacts) -> None:
+    answer = browse(make_facts(), "/api/services").json()
+    assert answer["services"][0]["features"] == [
+        "customer_spend:count_1h", "customer_spend:amount_sum_30d", "customer_profile:frequency",
+    ]  # fmt: skip
+
+
+def test_health_says_what_is_away(browse: Browse, make_facts: MakeFacts) -> None:
+    assert browse(make_facts(), "/health").json() == {"status": "ok", "problems": []}
+    degraded = browse(make_facts(problems=("Redis is away.",)), "/health")
+    assert (degraded.status_code, degraded.json()["status"]) == (200, "degraded")
