@@ -1,1 +1,26 @@
-"""definitions."""
+"""What a user writes: sources, views, operators and expectations, which are Feast objects or go into them.
+
+Beside `headwater/feast/` the only package that imports Feast.
+"""
+
+from headwater.definitions.expectations import Between, InSet, NotNull
+from headwater.definitions.operators import ApproxDistinct, Count, Last, Max, Mean, Min, Sum
+from headwater.definitions.sources import SnapshotSource, StreamSource
+from headwater.definitions.views import BatchView, StreamView
+
+__all__ = [
+    "ApproxDistinct",
+    "BatchView",
+    "Between",
+    "Count",
+    "InSet",
+    "Last",
+    "Max",
+    "Mean",
+    "Min",
+    "NotNull",
+    "SnapshotSource",
+    "StreamSource",
+    "StreamView",
+    "Sum",
+]

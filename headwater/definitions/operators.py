@@ -1,0 +1,110 @@
+"""The operators of a StreamView: what is aggregated, over which windows. One statistic, one class.
+
+They only carry what was written; `plans/aggregates.py` checks and types them, and
+`aggregations/` computes them. All take by keyword:
+
+- `over`: windows such as `["1h", "30d"]`; left out, or "all", means the lifetime window.
+- `where`: a condition in the expression subset; only events for which it is true enter.
+- `name`: overrides the feature's name. With several windows it is the stem: `{name}_{window}`.
+- `hop`: overrides the hop of all these windows (the window law chooses it otherwise).
+
+Names are `{column}_{function}_{window}`, without the column for Count, and without the window
+for the lifetime: `amount_sum_1h`, `count_1h`, `country_last`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from dataclasses import field as _field
+from typing import ClassVar
+
+from headwater.definitions.facts import OperatorFacts
+
+Windows = str | Sequence[str] | None
+
+
+@dataclass(frozen=True)
+class Operator:
+    """What all operators share."""
+
+    function: ClassVar[str] = ""
+    over: Windows = _field(default=None, kw_only=True)
+    where: str | None = _field(default=None, kw_only=True)
+    name: str | None = _field(default=None, kw_only=True)
+    hop: str | None = _field(default=None, kw_only=True)
+
+    def facts(self) -> OperatorFacts:
+        """The operator as plain data."""
+        return OperatorFacts(
+            function=self.function,
+            column=getattr(self, "column", None),
+            over=self.over,
+            where=self.where,
+            name=self.name,
+            hop=self.hop,
+            scale=getattr(self, "scale", None),
+        )
+
+
+@dataclass(frozen=True)
+class Count(Operator):
+    """The number of events, nulls or not: int64, 0 where there are none."""
+
+    function: ClassVar[str] = "count"
+
+
+@dataclass(frozen=True)
+class Sum(Operator):
+    """The exact sum of a numeric column: int64 of int64, float64 of float64; null where there are none.
+
+    A double enters as the integer `floor(x * 10**scale + 0.5)`, scale 0 to 15.
+    """
+
+    function: ClassVar[str] = "sum"
+    column: str
+    scale: int = _field(default=6, kw_only=True)
+
+
+@dataclass(frozen=True)
+class Mean(Operator):
+    """The exact mean of a numeric column, rounded once: float64; null where there are none.
+
+    A double enters as the integer `floor(x * 10**scale + 0.5)`, scale 0 to 15.
+    """
+
+    function: ClassVar[str] = "mean"
+    column: str
+    scale: int = _field(default=6, kw_only=True)
+
+
+@dataclass(frozen=True)
+class Min(Operator):
+    """The least value of a column, of the column's type; null where there are none."""
+
+    function: ClassVar[str] = "min"
+    column: str
+
+
+@dataclass(frozen=True)
+class Max(Operator):
+    """The greatest value of a column, of the column's type; null where there are none."""
+
+    function: ClassVar[str] = "max"
+    column: str
+
+
+@dataclass(frozen=True)
+class Last(Operator):
+    """The newest value of a column that is not null, by (event time, partition, offset)."""
+
+    function: ClassVar[str] = "last"
+    column: str
+
+
+@dataclass(frozen=True)
+class ApproxDistinct(Operator):
+    """The number of distinct values: int64, exact to 256, then within some 2.3 %; 0 where there are none."""
+
+    function: ClassVar[str] = "approx_distinct"
+    column: str

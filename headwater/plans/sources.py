@@ -1,0 +1,76 @@
+"""Compiles a StreamSource's facts to the plan's Source."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from headwater.definitions.facts import SourceFacts
+from headwater.dtypes import _FEAST as FEAST_TYPES
+from headwater.dtypes import from_feast
+from headwater.errors import nearest
+from headwater.plans.expectations import compile_expectations
+from headwater.plans.plan import Field, Source
+from headwater.plans.problems import Problems, repeated
+
+_TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
+
+
+def compile_source(
+    name: str,
+    facts: SourceFacts,
+    problems: Problems,
+    *,
+    description: str = "",
+    owner: str = "",
+    tags: Mapping[str, str] | None = None,
+) -> Source:
+    """The source with all that is right in it; what is wrong is noted in `problems`."""
+    place = f"Stream source '{name}'"
+    fields = _fields(place, facts.schema, problems)
+    columns = {f.name: f.dtype for f in fields}
+    problems.name(f"{place}, name", name)
+    if not isinstance(facts.topic, str) or not _TOPIC.fullmatch(facts.topic) or facts.topic in (".", ".."):
+        problems.add(f"{place}, topic", f"expected a Kafka topic's name, got {facts.topic!r}.")
+    elif facts.topic.endswith(".dead-letters"):
+        problems.add(f"{place}, topic", f"'{facts.topic}' is where dead letters go; read another topic.")
+    _event_time(place, facts, columns, problems)
+    if facts.key is not None and facts.key not in facts.schema:
+        problems.add(f"{place}, key", f"no column {facts.key!r} in the schema. {nearest(str(facts.key), facts.schema)}")
+    return Source(
+        name=name,
+        topic=str(facts.topic),
+        event_time=str(facts.event_time),
+        key=facts.key,
+        tolerance=problems.duration(f"{place}, tolerance", facts.tolerance or "") or 0,
+        fields=fields,
+        expectations=compile_expectations(place, facts.expect, columns, "column", problems),
+        description=description,
+        owner=owner,
+        tags=dict(tags or {}),
+    )
+
+
+def _fields(place: str, schema: Mapping[str, str], problems: Problems) -> tuple[Field, ...]:
+    if not schema:
+        problems.add(f"{place}, schema", "expected a mapping of column -> Feast type, got none.")
+    for name in repeated(list(schema)):
+        problems.add(f"{place}, schema", f"column '{name}' differs from another in upper and lower case only.")
+    fields = []
+    for name, dtype in schema.items():
+        ours = from_feast(dtype)
+        if ours is None:
+            known = ", ".join(FEAST_TYPES)
+            problems.add(f"{place}, column '{name}'", f"expected one of Feast's types {known}, got {dtype}.")
+        elif problems.name(f"{place}, column '{name}'", name):
+            fields.append(Field(name, ours))
+    return tuple(fields)
+
+
+def _event_time(place: str, facts: SourceFacts, columns: Mapping[str, str], problems: Problems) -> None:
+    name = facts.event_time
+    if not name or name not in facts.schema:
+        known = nearest(str(name), facts.schema)
+        problems.add(f"{place}, event_time", f"expected a column of the schema, got {name!r}. {known}")
+    elif columns.get(name, "timestamp") != "timestamp":
+        problems.add(f"{place}, event_time", f"expected a column of type UnixTimestamp, '{name}' is {columns[name]}.")
