@@ -63,11 +63,11 @@ def serving_snippet(repository: str, features: Sequence[str], service: str | Non
         "import headwater",
         "",
         f"client = headwater.Client({_literal(repository)})",
-        "rows = client.get(",
+        "answer = client.get(",
         f"    {wanted},",
         f"    entities=[{', '.join(_mapping(row) for row in entities.rows)}],",
         ")",
-        "for row in rows:",
+        "for row in answer.rows():",
         "    print(row)",
         "",
     ])  # fmt: skip

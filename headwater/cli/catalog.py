@@ -26,7 +26,7 @@ def command(context: Context, host: str, port: int) -> None:
     uvicorn = load("uvicorn")
     listener = _listen(host, port)
     click.echo(f"Catalog of project {repository.project}: {_url(listener)}  (Ctrl-C stops it)")
-    config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False)
+    config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False, ws="none")
     uvicorn.Server(config).run(sockets=[listener])
 
 
