@@ -21,6 +21,7 @@ def truncate(unit: str, micros: NDArray[Any]) -> NDArray[np.int64]:
     """The start of the unit that each time lies in, microseconds since the epoch, UTC."""
     if unit in _FIXED:
         size, origin = _FIXED[unit]
-        return np.subtract(micros, np.mod(micros - origin, size), dtype=np.int64)
+        start: NDArray[np.int64] = micros - (micros - origin) % size
+        return start
     whole = micros.astype("datetime64[us]").astype("datetime64[M]" if unit == "month" else "datetime64[Y]")
     return whole.astype("datetime64[us]").astype(np.int64)

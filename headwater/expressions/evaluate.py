@@ -148,7 +148,8 @@ def _product_fits(a: NDArray[Any], b: NDArray[Any], out: NDArray[Any]) -> NDArra
     divisor = np.where(b == 0, 1, b)
     back = (b == 0) | (out // divisor == a) & (out % divisor == 0)
     wraps = ((b == -1) & (a == _MIN)) | ((a == -1) & (b == _MIN))
-    return np.logical_and(back, ~wraps)
+    fits: NDArray[np.bool_] = back & ~wraps
+    return fits
 
 
 def _neg(args: list[Value]) -> Value:
