@@ -1,0 +1,101 @@
+"""Small tables that the lake keeps for people: lost offsets, and results of the consistency check.
+
+Apart from the event tables because nothing is computed from them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import pyarrow as pa
+from deltalake import CommitProperties, write_deltalake
+
+from headwater.lake.tables import MICROS, TablePath, read_table
+from headwater.receipts.results import ViewCheck
+
+_GAPS = pa.schema([
+    ("partition", pa.int32()), ("start", pa.int64()), ("end", pa.int64()), ("found_at", MICROS),
+    ("accepted", pa.bool_()),
+])  # fmt: skip
+_CHECKS = pa.schema([
+    ("view", pa.string()), ("checked_at", MICROS), ("drawn", pa.int64()), ("drawn_equal", pa.int64()),
+    ("compared", pa.int64()), ("compared_equal", pa.int64()), ("result", pa.string()),
+])  # fmt: skip
+RETRIES = CommitProperties(max_commit_retries=100)
+
+
+@dataclass(frozen=True)
+class Gap:
+    """Offsets start <= offset < end of a partition that were gone from the topic before they were kept.
+
+    `found_at`: microseconds. `accepted`: a person knows of it, so the check does not name it any more.
+    """
+
+    partition: int
+    start: int
+    end: int
+    found_at: int
+    accepted: bool = False
+
+
+class GapRecords:
+    """The table `gaps/TOPIC`."""
+
+    def __init__(self, table: TablePath) -> None:
+        self._table = table
+
+    def append(self, gap: Gap) -> None:
+        """Keep one gap."""
+        row = [{"partition": gap.partition, "start": gap.start, "end": gap.end, "found_at": gap.found_at,
+                "accepted": gap.accepted}]  # fmt: skip
+        append_rows(self._table, pa.Table.from_pylist(row, _GAPS))
+
+    def read(self) -> list[Gap]:
+        """All gaps, each once, by partition and start."""
+        table = read_table(self._table)
+        if table is None:
+            return []
+        table = table.set_column(table.column_names.index("found_at"), "found_at", table["found_at"].cast(pa.int64()))
+        gaps = {(g["partition"], g["start"], g["end"]): Gap(**g) for g in table.to_pylist()}
+        return [gaps[k] for k in sorted(gaps)]
+
+
+class CheckRecords:
+    """The table `checks`."""
+
+    def __init__(self, table: TablePath) -> None:
+        self._table = table
+
+    def append(self, results: Sequence[ViewCheck]) -> None:
+        """Keep the results of one run."""
+        if not results:
+            return
+        columns: dict[str, Any] = {
+            name: [getattr(r, name) for r in results] for name in _CHECKS.names if name != "result"
+        }
+        columns["result"] = [msgspec.json.encode(r).decode() for r in results]
+        arrays = [
+            pa.array(columns[f.name], pa.int64()).cast(MICROS)
+            if f.type == MICROS
+            else pa.array(columns[f.name], f.type)
+            for f in _CHECKS
+        ]
+        append_rows(self._table, pa.Table.from_arrays(arrays, schema=_CHECKS))
+
+    def history(self, view: str | None) -> list[ViewCheck]:
+        """Newest first."""
+        table = read_table(self._table, ["view", "checked_at", "result"])
+        if table is None:
+            return []
+        results = [msgspec.json.decode(text, type=ViewCheck) for text in table["result"].to_pylist()]
+        chosen = [r for r in results if view is None or r.view == view]
+        return sorted(chosen, key=lambda r: (-r.checked_at, r.view))
+
+
+def append_rows(table: TablePath, rows: pa.Table) -> None:
+    """Append to a table, creating it where there is none; new columns are added, old rows have null in them."""
+    handle = table.open() or table.create(rows.schema)
+    write_deltalake(handle, rows, mode="append", schema_mode="merge", commit_properties=RETRIES)

@@ -1,0 +1,133 @@
+"""Where the lake's tables lie, how they are opened, and how their files are read.
+
+Apart from what the tables hold, because every table is opened and read in the same way: one handle is
+one snapshot, and the handle's own list of files is what is read. A file of that list that is gone is an
+error that names it, never fewer rows.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+import pyarrow.fs as pafs
+from deltalake import DeltaTable
+from deltalake.exceptions import TableNotFoundError
+
+from headwater.errors import HeadwaterError, Unreachable
+
+MICROS = pa.timestamp("us", "UTC")
+
+
+class LakeDamaged(HeadwaterError):
+    """A table of the lake cannot be read as it was written: files are gone, broken or of other types."""
+
+
+@dataclass(frozen=True)
+class TablePath:
+    """One table: its name in the lake, such as "events/orders", and its path or URL."""
+
+    name: str
+    uri: str
+
+    def open(self) -> DeltaTable | None:
+        """A handle on the newest version, None where there is no table yet.
+
+        Raises:
+            Unreachable: the object store does not answer.
+        """
+        try:
+            return DeltaTable(self.uri)
+        except TableNotFoundError:
+            return None
+        except OSError as error:
+            raise Unreachable(f"The lake's table {self.name!r} at {self.uri} cannot be opened: {error}") from error
+
+    def create(self, schema: pa.Schema, configuration: dict[str, str | None] | None = None) -> DeltaTable:
+        """The table's handle, created empty where there was none (an existing one stays as it is)."""
+        if "://" not in self.uri:
+            os.makedirs(self.uri, exist_ok=True)
+        return DeltaTable.create(
+            self.uri, schema, mode="ignore", configuration=configuration, raise_if_key_not_exists=False
+        )
+
+
+def files_of(handle: DeltaTable) -> list[str]:
+    """Paths or URLs of the Parquet files of the handle's snapshot."""
+    return [uri.removeprefix("file://") for uri in handle.file_uris()]
+
+
+def missing_files(files: Sequence[str]) -> list[str]:
+    """Those of the files that are not there."""
+    local = [f for f in files if "://" not in f]
+    if len(local) == len(files):
+        return [f for f in local if not os.path.exists(f)]
+    system, _ = pafs.FileSystem.from_uri(files[0])
+    paths = [f.split("://", 1)[1] for f in files]
+    infos = system.get_file_info(paths)
+    return [f for f, info in zip(files, infos, strict=True) if info.type == pafs.FileType.NotFound]
+
+
+def check_files(table: TablePath, files: Sequence[str]) -> None:
+    """Raise where a file is gone.
+
+    Raises:
+        LakeDamaged: naming the files and the table.
+    """
+    missing = missing_files(files)
+    if missing:
+        named = ", ".join(missing[:3]) + (", …" if len(missing) > 3 else "")
+        raise LakeDamaged(
+            f"Table {table.name!r} of the lake ({table.uri}) lacks {len(missing)} of its {len(files)} files: {named}. "
+            "Put them back, or restore the table from a backup; 'headwater check' says which views that concerns."
+        )
+
+
+def read_files(
+    table: TablePath,
+    files: Sequence[str],
+    schema: pa.Schema,
+    columns: Sequence[str],
+    where: pc.Expression | None = None,
+) -> pa.Table:
+    """The rows of the files where the condition holds; a column that a file lacks is null.
+
+    Raises:
+        LakeDamaged: a file is gone, broken, or has another type for a column.
+    """
+    check_files(table, files)
+    if not files:
+        return schema.empty_table().select(list(columns))
+    try:
+        return dataset_of(files, schema).to_table(columns=list(columns), filter=where)
+    except (FileNotFoundError, pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
+        raise LakeDamaged(f"Table {table.name!r} of the lake ({table.uri}) cannot be read: {error}") from error
+
+
+def dataset_of(files: Sequence[str], schema: pa.Schema) -> Any:
+    """The files as one Arrow dataset."""
+    if "://" not in files[0]:
+        return ds.dataset(list(files), schema=schema, format="parquet", filesystem=pafs.LocalFileSystem())
+    system, _ = pafs.FileSystem.from_uri(files[0])
+    return ds.dataset([f.split("://", 1)[1] for f in files], schema=schema, format="parquet", filesystem=system)
+
+
+def arrow_schema(handle: DeltaTable) -> pa.Schema:
+    """The table's schema as pyarrow's."""
+    return pa.schema(handle.schema().to_arrow())
+
+
+def read_table(
+    table: TablePath, columns: Sequence[str] | None = None, where: pc.Expression | None = None
+) -> pa.Table | None:
+    """A whole table as it is now, None where there is none."""
+    handle = table.open()
+    if handle is None:
+        return None
+    schema = arrow_schema(handle)
+    return read_files(table, files_of(handle), schema, columns or schema.names, where)
