@@ -52,3 +52,8 @@ class InSet:
         """The expectation as plain data."""
         values = self.values if isinstance(self.values, str) else list(self.values)
         return ExpectationFacts("in_set", self.column, values=values, mostly=self.mostly)
+
+
+def expectation_facts(item: object) -> ExpectationFacts:
+    """The facts of an expectation; of anything else its repr, which compiling then refuses."""
+    return item.facts() if isinstance(item, Between | NotNull | InSet) else ExpectationFacts(repr(item))

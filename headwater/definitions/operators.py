@@ -108,3 +108,8 @@ class ApproxDistinct(Operator):
 
     function: ClassVar[str] = "approx_distinct"
     column: str
+
+
+def operator_facts(item: object) -> OperatorFacts:
+    """The facts of an operator; of anything else its repr, which compiling then refuses."""
+    return item.facts() if isinstance(item, Operator) else OperatorFacts(repr(item))

@@ -13,13 +13,14 @@ from feast import ValueType
 from feast.data_source import DataSource
 from feast.protos.feast.core.DataSource_pb2 import DataSource as DataSourceProto
 
+from headwater.definitions.expectations import expectation_facts
 from headwater.definitions.facts import SourceFacts, decode_source_facts, encode_facts
 
 EVENT_TIMESTAMP = "event_timestamp"
 """The time column of a BatchView's snapshots."""
 
 
-class _OwnSource(DataSource):
+class _OwnSource(DataSource):  # type: ignore[misc]
     """What Feast wants of every source of ours."""
 
     def source_type(self) -> Any:
@@ -50,7 +51,7 @@ class _OwnSource(DataSource):
         return
 
     def get_table_query_string(self) -> str:
-        return self.name
+        return str(self.name)
 
     @staticmethod
     def source_datatype_to_feast_value_type() -> Callable[[str], ValueType]:
@@ -60,7 +61,7 @@ class _OwnSource(DataSource):
         return (
             type(self) is type(other)
             and bool(super().__eq__(other))
-            and self._configuration() == other._configuration()  # type: ignore[attr-defined]
+            and self._configuration() == other._configuration()
         )
 
     __hash__ = DataSource.__hash__
@@ -102,7 +103,7 @@ class StreamSource(_OwnSource):
             key=key,
             tolerance=tolerance,
             schema=type_names(schema),
-            expect=tuple(e.facts() for e in expect),
+            expect=tuple(expectation_facts(e) for e in expect),
         )
 
     @property

@@ -11,12 +11,14 @@ import copy
 import warnings
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import Any
+from typing import Any, Self, TypeVar
 
 import feast.types
 from feast import Entity, FeatureView, Field, StreamFeatureView
 
+from headwater.definitions.expectations import expectation_facts
 from headwater.definitions.facts import FACTS, BatchFacts, StreamFacts, encode_facts
+from headwater.definitions.operators import operator_facts
 from headwater.definitions.sources import SnapshotSource, StreamSource, type_names
 from headwater.dtypes import feast_name
 from headwater.durations import format_duration, parse_duration
@@ -28,7 +30,10 @@ from headwater.plans import plan
 warnings.filterwarnings("ignore", "Stream feature views are experimental", RuntimeWarning)
 
 
-class StreamView(StreamFeatureView):
+_View = TypeVar("_View", bound=FeatureView)
+
+
+class StreamView(StreamFeatureView):  # type: ignore[misc]
     """Windowed aggregates of one stream source, by one or several entities.
 
     Args:
@@ -67,9 +72,9 @@ class StreamView(StreamFeatureView):
             source=source.name,
             where=where,
             derive=dict(derive or {}),
-            features=tuple(f.facts() for f in features),
+            features=tuple(operator_facts(f) for f in features),
             freshness=freshness,
-            expect=tuple(e.facts() for e in expect),
+            expect=tuple(expectation_facts(e) for e in expect),
         )
         keyed = _entities(entity, entities)
         with warnings.catch_warnings():
@@ -88,7 +93,7 @@ class StreamView(StreamFeatureView):
         # Feast sets it for Kafka, Kinesis and Push sources only, and `feast apply` asserts it.
         self.stream_source = source
 
-    def __copy__(self) -> StreamView:
+    def __copy__(self) -> Self:
         return _copied(self)
 
     @classmethod
@@ -99,7 +104,7 @@ class StreamView(StreamFeatureView):
     __hash__ = StreamFeatureView.__hash__
 
 
-class BatchView(FeatureView):
+class BatchView(FeatureView):  # type: ignore[misc]
     """The result of a SQL query over lake tables, by one or several entities.
 
     Args:
@@ -135,7 +140,7 @@ class BatchView(FeatureView):
             ttl=format_duration(ttl // timedelta(microseconds=1)) if isinstance(ttl, timedelta) else ttl,
             schema=named,
             freshness=freshness,
-            expect=tuple(e.facts() for e in expect),
+            expect=tuple(expectation_facts(e) for e in expect),
         )
         super().__init__(
             name=name,
@@ -148,7 +153,7 @@ class BatchView(FeatureView):
             tags={**(tags or {}), FACTS: encode_facts(facts)},
         )
 
-    def __copy__(self) -> BatchView:
+    def __copy__(self) -> Self:
         return _copied(self)
 
     def settle(self, view: plan.BatchView) -> None:
@@ -195,7 +200,7 @@ def _timedelta(ttl: Any) -> timedelta:
         return timedelta(0)
 
 
-def _copied(view: Any) -> Any:
+def _copied(view: _View) -> _View:
     # Feast's own copies build the base class again, without our source and facts.
     twin = object.__new__(type(view))
     twin.__dict__.update(view.__dict__)

@@ -89,10 +89,11 @@ def _scale(place: str, operator: OperatorFacts, dtype: str | None, problems: Pro
     return operator.scale if dtype == "float64" else 0
 
 
-def _windows(
-    place: str, operator: OperatorFacts, problems: Problems
-) -> list[tuple[str | None, int | None, int | None]]:
-    """Of each window its text (None: lifetime), length and hop."""
+_Window = tuple[str | None, int | None, int | None]
+"""A window's text, length and hop, microseconds; all None for the lifetime window."""
+
+
+def _windows(place: str, operator: OperatorFacts, problems: Problems) -> list[_Window]:
     over: Any = operator.over
     texts = [over] if over is None or isinstance(over, str) else over
     if not isinstance(texts, list | tuple) or not texts:
@@ -101,7 +102,7 @@ def _windows(
     given = problems.duration(f"{place}, hop", operator.hop)
     if operator.hop is not None and all(t in (None, "all") for t in texts):
         problems.add(f"{place}, hop", "the lifetime window has no hop; leave it out.")
-    windows: list[tuple[str | None, int | None, int | None]] = []
+    windows: list[Window] = []
     for text in texts:
         if text in (None, "all"):
             windows.append((None, None, None))

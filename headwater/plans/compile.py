@@ -151,7 +151,7 @@ def _entities(place: str, view: Any, known: Mapping[str, Any], problems: Problem
 def _check_name(place: str, name: str, problems: Problems) -> None:
     if problems.name(f"{place}, name", name) and ("__" in name or name.endswith("_")):
         problems.add(
-            f"{place}, name", "results join view and feature by '__', so it cannot contain that or end in '_'."
+            f"{place}, name", "results join view and feature by '__', so it can neither hold that nor end in '_'."
         )
 
 
