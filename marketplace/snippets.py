@@ -50,8 +50,9 @@ def training_snippet(repository: str, features: Sequence[str], service: str | No
         "training = store.get_historical_features(",
         "    entity_df=entity_df,",
         f"    features={wanted},",
+        "    full_feature_names=True,",
         ").to_df()",
-        "print(training.T)",
+        "print(training.T.to_string())",
         "",
     ])  # fmt: skip
 

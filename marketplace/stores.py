@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from headwater.errors import HeadwaterError, Unreachable
 from headwater.online.published import PublishedPlan
-from headwater.plans.plan import Plan, View
+from headwater.plans.plan import BatchView, Plan, StreamView, View
 from headwater.receipts.results import ViewCheck
 from headwater.repository import Repository
 from marketplace.examples import find_examples
@@ -24,6 +24,14 @@ from marketplace.facts import ExampleRow, Facts, Unknown, ViewFacts
 
 T = TypeVar("T")
 _NOT_CHECKED = Unknown("no check was recorded yet; run 'headwater check'")
+_NO_LAG = {
+    StreamView: Unknown("the topic's ends or the view's positions could not be read"),
+    BatchView: Unknown("a batch view reads no topic"),
+}
+_NO_FRESHNESS = {
+    StreamView: Unknown("no event was applied yet"),
+    BatchView: Unknown("no snapshot was published yet"),
+}
 
 
 class StoreFacts:
@@ -31,15 +39,16 @@ class StoreFacts:
 
     def __init__(self, load: Callable[[], Repository]) -> None:
         """`load` reads the repository's configuration; it is called for every reading, because `headwater up`
-        may have started servers on other ports meanwhile."""
+        may have started servers on other ports meanwhile. What it raises now is raised; later it is a problem."""
         self._load = load
+        self._repository = load()
         self._registry: tuple[object, Plan | None] | None = None
         self._examples: dict[tuple[str, str], tuple[ExampleRow, ...]] = {}
 
     def read(self) -> Facts:
         """All facts now; see `FactReader`."""
-        repository = self._load()
         problems: list[str] = []
+        repository = self._current(problems)
         published = _attempt(lambda: _published(repository))
         plan: Plan | Unknown | None = published.plan if isinstance(published, PublishedPlan) else None
         origin = "the published plan"
@@ -63,7 +72,7 @@ class StoreFacts:
 
     def examples(self, view: View, count: int) -> tuple[ExampleRow, ...]:
         """Rows of the view's active fill; what was found once is kept."""
-        repository = self._load()
+        repository = self._repository
         published = _attempt(lambda: _published(repository))
         if not isinstance(published, PublishedPlan) or view.name not in published.active:
             return ()
@@ -73,6 +82,15 @@ class StoreFacts:
             found = _attempt(lambda: find_examples(repository.need_redis(), repository.project, active, count))
             self._examples[place] = () if isinstance(found, Unknown) else found
         return self._examples[place][:count]
+
+    def _current(self, problems: list[str]) -> Repository:
+        """The repository as it is configured now, else as it was the last time that it could be read."""
+        loaded = _attempt(self._load)
+        if isinstance(loaded, Unknown):
+            problems.append(f"The repository's configuration cannot be read: {loaded.reason}.")
+        else:
+            self._repository = loaded
+        return self._repository
 
     def _registry_plan(self, repository: Repository) -> Plan | None:
         """The registry's plan, read again when its file has changed (a database: every 30 s)."""
@@ -147,8 +165,8 @@ def _status_of(
         return statuses, statuses
     lag, freshness = statuses.get(view.name, (None, None))
     return (
-        Unknown("the broker or the view's positions could not be read") if lag is None else lag,
-        Unknown("no row was written yet") if freshness is None else freshness,
+        _NO_LAG[type(view)] if lag is None else lag,
+        _NO_FRESHNESS[type(view)] if freshness is None else freshness,
     )
 
 
