@@ -13,8 +13,9 @@ about one view: its position, its cached rows, its scripts. Rules 1 to 3 of the 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -142,6 +143,16 @@ class ViewFeed:
         self._write(touched, rows, selected, moving)
         self.positions.update(moving)
 
+    def advance(self, nexts: Mapping[int, int]) -> None:
+        """Move positions past records that nobody reads (aborted transactions), rows untouched."""
+        moving = {p: n for p, n in nexts.items() if n > self.positions.get(p, n)}
+        if moving:
+            self._send([self._chunk(np.empty(0, np.int64))], moving, (0, 0), self._never)
+            self.positions.update(moving)
+
+    def _never(self, chunk: _Chunk, bad: list[int]) -> _Chunk:
+        raise AssertionError("a script without rows has no conflicts")
+
     def _due(self, events: Events) -> Events:
         """The events from this fill's positions on; other views of the source may be further back."""
         last = max([*self.positions, int(events.partition.max(initial=0))])
@@ -163,12 +174,22 @@ class ViewFeed:
 
     def _write(self, touched: Ints, rows: Ints, selected: Selected, moving: dict[int, int]) -> None:
         chunks = [self._chunk(touched[i : i + ROWS_A_SCRIPT]) for i in range(0, len(touched), ROWS_A_SCRIPT)]
-        chunks = chunks or [self._chunk(touched)]
+        again = partial(self._again, rows=rows, selected=selected)
+        self._send(chunks or [self._chunk(touched)], moving, (selected.null_keys, selected.derived_nulls), again)
+
+    def _send(
+        self,
+        chunks: list[_Chunk],
+        moving: dict[int, int],
+        counts: tuple[int, int],
+        again: Callable[[_Chunk, list[int]], _Chunk],
+    ) -> None:
+        """Send scripts ahead until all are done; the first that is not OK stops those behind it."""
         done = 0
         while done < len(chunks):
+            last = len(chunks) - 1
             requests = [
-                self._request(chunk, done + i, done + i == len(chunks) - 1, moving, selected)
-                for i, chunk in enumerate(chunks[done:])
+                self._request(chunks[i], i, moving, counts if i == last else None) for i in range(done, len(chunks))
             ]
             for reply in self.connection.ask(b"".join([x for r in requests for x in r]), len(requests)):
                 if reply == b"OK":
@@ -182,14 +203,14 @@ class ViewFeed:
                         raise reply
                     scripts.write_rows.load(self.connection)
                 else:
-                    chunks[done] = self._again(chunks[done], reply, rows, selected)
+                    chunks[done] = again(chunks[done], reply)
                 break
 
     def _chunk(self, rows: Ints) -> _Chunk:
         values, digests = self.table.encode(rows) if len(rows) else ([], np.empty(0, np.uint64))
         return _Chunk(rows, self.table.digests[rows].tobytes(), values, digests)
 
-    def _again(self, chunk: _Chunk, bad: list[int], rows: Ints, selected: Selected) -> _Chunk:
+    def _again(self, chunk: _Chunk, bad: list[int], *, rows: Ints, selected: Selected) -> _Chunk:
         """The rows of a chunk that another worker changed first: read, merged and encoded again."""
         self.conflicts += len(bad)
         index = np.array(bad, np.int64)
@@ -203,21 +224,24 @@ class ViewFeed:
         return self._chunk(again)
 
     def _request(
-        self, chunk: _Chunk, i: int, last: bool, moving: dict[int, int], selected: Selected
+        self, chunk: _Chunk, i: int, moving: dict[int, int], counts: tuple[int, int] | None
     ) -> list[bytes | memoryview]:
-        """Script i of a batch expects the first position at offset/mark/i and leaves it at offset/mark/(i + 1)."""
+        """Script i of a batch expects the first position at offset/mark/i and leaves it at offset/mark/(i + 1).
+
+        The last script has the counters, and leaves all positions where the batch ends.
+        """
         parts = sorted(moving)
         old = [b"%d" % self.positions[p] for p in parts]
         first = b"%s/%s/" % (old[0], self._mark.encode())
         was = [first + b"%d" % i if i else old[0], *old[1:]]
-        becomes = [b"%d" % moving[p] for p in parts] if last else [first + b"%d" % (i + 1), *old[1:]]
-        counts = [b"%d" % selected.null_keys, b"%d" % selected.derived_nulls] if last else [b"0", b"0"]
+        becomes = [first + b"%d" % (i + 1), *old[1:]] if counts is None else [b"%d" % moving[p] for p in parts]
         keys = [
             *(self._position_key(p) for p in parts),
             counter_key(self.project, self.view.name, self.fill.id),
             *(self._names[r] for r in chunk.rows.tolist()),
         ]
-        args: list[Any] = [b"%d" % len(parts), *was, *becomes, chunk.expected, self._expiry, *counts, *chunk.values]
+        nulls = [b"%d" % n for n in counts or (0, 0)]
+        args: list[Any] = [b"%d" % len(parts), *was, *becomes, chunk.expected, self._expiry, *nulls, *chunk.values]
         return scripts.write_rows.request(keys, args)
 
     def _position_key(self, partition: int) -> bytes:

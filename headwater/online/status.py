@@ -1,0 +1,91 @@
+"""How every view stands: lag, freshness and counters, for `headwater status`, `up` and the catalog."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from headwater.online.connection import Connection
+from headwater.online.freshness import load_statistics
+from headwater.online.keys import counter_key
+from headwater.online.plan_store import load_fill, load_published, read_positions
+from headwater.online.published import PublishedPlan
+from headwater.online.topic_facts import TopicFacts, topic_facts
+from headwater.plans.plan import StreamView, View
+from headwater.repository import Repository
+
+
+@dataclass(frozen=True)
+class ViewStatus:
+    """One view as it stands.
+
+    Attributes:
+        hash: the state hash of the definition that readers use; None where no fill is active.
+        state: "active", "filling" (needs backfill or materialize) or "switching" (active, a new one fills).
+        lag: events that the topic has and the rows do not; None for BatchViews and where unknown.
+        freshness_ms: median milliseconds from broker time to readable, as the worker last measured it.
+        counters: null_keys and derived_nulls of the active fill.
+    """
+
+    view: str
+    hash: str | None
+    state: str
+    lag: int | None = None
+    freshness_ms: float | None = None
+    freshness_p99_ms: float | None = None
+    events_per_second: float | None = None
+    counters: dict[str, int] = field(default_factory=dict)
+
+
+def view_statuses(repository: Repository) -> list[ViewStatus]:
+    """The status of every published view; empty where nothing is published.
+
+    Raises:
+        Unreachable: Redis or Kafka does not answer.
+        UsageError: the repository has no addresses.
+    """
+    with Connection(repository.need_redis()) as connection:
+        plan = load_published(connection, repository.project)
+        if plan is None:
+            return []
+        topics = {plan.plan.source(v.source).topic for v in plan.plan.stream_views()}
+        facts = topic_facts(repository.need_kafka(), topics) if topics else {}
+        measured = load_statistics(connection, repository.project, [v.name for v in plan.plan.views])
+        out = []
+        for view in plan.plan.views:
+            found = measured.get(view.name)
+            lag, counters = _lag(connection, repository.project, plan, view, facts)
+            out.append(
+                ViewStatus(
+                    view.name, _hash(plan, view), _state(plan, view), lag,
+                    found.freshness_p50_ms if found else None, found.freshness_p99_ms if found else None,
+                    found.events_per_second if found else None, counters,
+                )
+            )  # fmt: skip
+        return out
+
+
+def _hash(plan: PublishedPlan, view: View) -> str | None:
+    active = plan.active.get(view.name)
+    return active.definition.state_hash if active else None
+
+
+def _state(plan: PublishedPlan, view: View) -> str:
+    if view.name not in plan.filling:
+        return "active"
+    return "switching" if view.name in plan.active else "filling"
+
+
+def _lag(
+    connection: Connection, project: str, plan: PublishedPlan, view: View, facts: dict[str, TopicFacts]
+) -> tuple[int | None, dict[str, int]]:
+    active = plan.active.get(view.name)
+    if active is None or not isinstance(active.definition, StreamView):
+        return None, {}
+    fill = load_fill(connection, project, view.name, active.fill)
+    topic = facts.get(plan.plan.source(active.definition.source).topic)
+    if fill is None or topic is None:
+        return None, {}
+    positions = read_positions(connection, project, fill, topic.partitions)
+    lag = sum(max(0, end - positions.get(p, 0)) for p, end in topic.ends.items())
+    pairs = connection.command("HGETALL", counter_key(project, view.name, active.fill))
+    return lag, {pairs[i].decode(): int(pairs[i + 1]) for i in range(0, len(pairs), 2)}

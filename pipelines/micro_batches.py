@@ -1,0 +1,195 @@
+"""Micro-batches from Kafka: a consumer of the worker's group whose offsets come from elsewhere.
+
+The positions of record lie in Redis, so this consumer never resets (`auto.offset.reset=error`),
+reads only committed records, and takes each assigned partition's start from whoever uses it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from numpy.typing import NDArray
+
+from headwater.errors import TopicChanged, Unreachable
+
+BLOCK = 2_000
+Place = tuple[str, int]
+"""A topic and a partition."""
+
+_log = logging.getLogger("headwater.stream")
+_AWAY = {KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT, KafkaError._RESOLVE, KafkaError._TIMED_OUT}
+
+
+class BeforeLogStart(Exception):
+    """A position lies before the log's start: retention was faster than the worker."""
+
+    def __init__(self, topic: str, partition: int) -> None:
+        super().__init__(f"{topic}[{partition}]")
+        self.topic, self.partition = topic, partition
+
+
+@dataclass(slots=True)
+class TopicBatch:
+    """Records of one topic. Arrays are int64, one a record; `nexts` is the position behind them by partition."""
+
+    values: list[bytes | None] = field(default_factory=list)
+    partition: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    offset: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    broker_time: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    nexts: dict[int, int] = field(default_factory=dict)
+
+
+class MicroBatches:
+    """Polls micro-batches of the partitions that the group gives this worker.
+
+    `starts` is asked for the offsets of newly assigned places and must not raise; where it gives None the
+    places are held back until `restart` is called. `owned` is the set of places assigned now.
+    """
+
+    def __init__(
+        self,
+        kafka: Mapping[str, str],
+        group: str,
+        topics: Sequence[str],
+        starts: Callable[[Iterable[Place]], dict[Place, int] | None],
+        *,
+        session_timeout_ms: int = 6_000,
+    ) -> None:
+        self.owned: set[Place] = set()
+        self.held = False
+        self._starts = starts
+        self._away = False
+        self._consumer = Consumer(
+            {
+                "group.id": group, "session.timeout.ms": session_timeout_ms, "heartbeat.interval.ms": 1_000,
+                "queued.min.messages": 200_000, "max.partition.fetch.bytes": 8 << 20, "fetch.wait.max.ms": 5,
+                "fetch.min.bytes": 1, "partition.assignment.strategy": "range", "topic.metadata.refresh.interval.ms": 5_000,
+                "reconnect.backoff.max.ms": 2_000, **kafka, "enable.auto.commit": False, "auto.offset.reset": "error",
+                "isolation.level": "read_committed", "error_cb": self._on_error, "logger": _quiet(), "log_level": 3,
+            }
+        )  # fmt: skip
+        self._consumer.subscribe(
+            list(topics), on_assign=self._on_assign, on_revoke=self._on_gone, on_lost=self._on_gone
+        )
+
+    def poll(self, most: int, wait: float) -> dict[str, TopicBatch]:
+        """Up to `most` records that are there, waiting up to `wait` seconds for the first; empty where none came.
+
+        Raises:
+            BeforeLogStart: retention has taken a position.
+            TopicChanged: a topic is gone.
+        """
+        messages: list[Message] = []
+        while len(messages) < most:
+            more = self._consumer.consume(min(BLOCK, most - len(messages)), wait if not messages else 0)
+            if not more:
+                break
+            messages += more
+            if len(more) < BLOCK:
+                wait = 0
+        good = [m for m in messages if m.error() is None]
+        if len(good) < len(messages):
+            self._examine([m for m in messages if m.error() is not None])
+        if good and self._away:
+            self._away = False
+            _log.warning("Kafka is back.")
+        return self._grouped(good)
+
+    def ends_reached(self) -> dict[Place, int]:
+        """The consumer's own positions: past the last record, aborted transactions included."""
+        if not self.owned:
+            return {}
+        places = self._consumer.position([TopicPartition(t, p) for t, p in self.owned])
+        return {(x.topic, x.partition): x.offset for x in places if x.offset >= 0}
+
+    def restart(self) -> bool:
+        """Ask for the starts of all owned places again and read from there; False where they are still unknown."""
+        starts = self._starts(self.owned) if self.owned else {}
+        self.held = starts is None
+        if starts:
+            self._consumer.assign([TopicPartition(t, p, o) for (t, p), o in starts.items()])
+        return not self.held
+
+    def turn(self) -> None:
+        """Let the group's news in, records set aside: what follows a refusal (stream.md, 1)."""
+        self._consumer.poll(0)
+
+    def commit(self, nexts: Mapping[Place, int]) -> None:
+        """Tell Kafka how far the rows are; for the monitors only."""
+        places = [TopicPartition(t, p, o) for (t, p), o in nexts.items() if (t, p) in self.owned]
+        if places and not self._away:
+            self._consumer.commit(offsets=places, asynchronous=True)
+
+    def close(self) -> None:
+        """Leave the group."""
+        self._consumer.close()
+
+    def _grouped(self, messages: list[Message]) -> dict[str, TopicBatch]:
+        by_topic: dict[str, list[Message]] = {}
+        for m in messages:
+            by_topic.setdefault(m.topic(), []).append(m)
+        return {topic: self._batch(topic, ms) for topic, ms in by_topic.items()}
+
+    def _batch(self, topic: str, messages: list[Message]) -> TopicBatch:
+        n = len(messages)
+        partition = np.fromiter(map(Message.partition, messages), np.int64, n)
+        offset = np.fromiter(map(Message.offset, messages), np.int64, n)
+        stamps = np.fromiter((m.timestamp()[1] for m in messages), np.int64, n) * 1000
+        nexts = {}
+        for p in np.unique(partition).tolist():
+            nexts[p] = int(offset[partition == p].max()) + 1
+        return TopicBatch(list(map(Message.value, messages)), partition, offset, stamps, nexts)
+
+    def _on_assign(self, consumer: Any, places: list[TopicPartition]) -> None:
+        self.owned = {(x.topic, x.partition) for x in places}
+        starts = self._starts(self.owned)
+        self.held = starts is None
+        if starts is None:
+            consumer.assign([])
+        else:
+            consumer.assign([TopicPartition(t, p, o) for (t, p), o in starts.items()])
+
+    def _on_gone(self, consumer: Any, places: list[TopicPartition]) -> None:
+        self.owned -= {(x.topic, x.partition) for x in places}
+
+    def _on_error(self, error: KafkaError) -> None:
+        if error.code() in _AWAY and not self._away:
+            self._away = True
+            _log.warning("Kafka does not answer (%s); waiting for it.", error.str())
+
+    def _examine(self, messages: list[Message]) -> None:
+        for m in messages:
+            error = m.error()
+            code = error.code()
+            if code in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
+                raise BeforeLogStart(m.topic(), m.partition())
+            if code in (
+                KafkaError.UNKNOWN_TOPIC_OR_PART,
+                KafkaError.UNKNOWN_TOPIC_ID,
+                KafkaError.INCONSISTENT_TOPIC_ID,
+            ):
+                raise TopicChanged(
+                    f"Topic {m.topic()!r} is gone or was made anew. Its rows belong to the old one; "
+                    f"run 'headwater apply' and 'headwater backfill' when the topic is as it should be."
+                )
+            if code in _AWAY:
+                self._on_error(error)
+            elif code != KafkaError._PARTITION_EOF:
+                raise Unreachable(f"Kafka: {error.str()} (topic {m.topic()}, partition {m.partition()}).")
+
+
+def _quiet() -> logging.Logger:
+    """librdkafka's own lines: errors reach us as events, so its log says them twice."""
+    logger = logging.getLogger("headwater.librdkafka")
+    logger.propagate = False
+    if not logger.handlers:
+        logger.addHandler(logging.NullHandler())
+    return logger
+
+
+__all__ = ["BeforeLogStart", "KafkaException", "MicroBatches", "Place", "TopicBatch"]

@@ -1,0 +1,59 @@
+"""Runs a worker in the foreground for `headwater stream`: signals, log lines, progress."""
+
+from __future__ import annotations
+
+import gc
+import sys
+import time
+
+import click
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from headwater.errors import HeadwaterError
+from headwater.online.connection import Connection
+from headwater.online.plan_store import load_published
+from headwater.repository import Repository
+from pipelines.foreground import log_to_stderr, stopped_by_signals
+from pipelines.worker import CaughtUp, Worker, WorkerSettings
+
+
+def run(repository: Repository, *, until_caught_up: bool, batch: int) -> None:
+    """Run until stopped, or until caught up.
+
+    Raises:
+        Unreachable: Redis or Kafka does not answer at the start.
+        HeadwaterError: `until_caught_up` without a published plan, or a topic that was changed.
+    """
+    log_to_stderr()
+    redis, kafka = repository.need_redis(), repository.need_kafka()
+    if until_caught_up:
+        with Connection(redis) as connection:
+            if load_published(connection, repository.project) is None:
+                raise HeadwaterError(
+                    f"Project {repository.project!r} has no plan in Redis. Publish one with 'headwater apply'."
+                )
+    worker = Worker(redis, kafka, repository.project, WorkerSettings(batch=batch))
+    # Tuples and lists of a batch die by reference count; the collector would only walk the caches.
+    gc.disable()
+    started = time.perf_counter()
+    with stopped_by_signals(worker.stop):
+        if until_caught_up:
+            _until_caught_up(worker, CaughtUp(redis, kafka, repository.project))
+        else:
+            click.echo(f"Worker of project {repository.project!r} is running; Ctrl-C stops it.", err=True)
+            worker.run()
+    took = max(time.perf_counter() - started, 1e-9)
+    click.echo(f"{worker.events:,} events in {took:.1f} s ({worker.events / took:,.0f}/s).", err=True)
+
+
+def _until_caught_up(worker: Worker, caught_up: CaughtUp) -> None:
+    columns = (TextColumn("stream"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, disable=not sys.stderr.isatty(), transient=True) as progress:
+        task = progress.add_task("stream", total=None)
+
+        def done() -> bool:
+            reached = caught_up()
+            progress.update(task, total=caught_up.total or None, completed=caught_up.total - caught_up.remaining)
+            return reached
+
+        worker.run(until=done)

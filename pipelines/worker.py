@@ -1,0 +1,378 @@
+"""The worker: events from Kafka become rows in Redis. The steps, as the numbers in the code:
+
+1. Poll a micro-batch from the assigned partitions.
+2. Decode; what does not fit goes to the dead-letter topic, acknowledged before any position moves.
+3. Admit: the source's expectations, event by event; the sink keeps what they withhold.
+4. Evaluate `where` and `derive`, reduce to partial tiles         (feeds.py)
+5. Take the rows concerned, skip what is applied, merge the rest  (feeds.py)
+6. Write rows and positions behind the fence                      (feeds.py)
+7. Commit offsets to Kafka, for the monitors.
+
+The position in Redis is the position of record. Whatever goes wrong (a refusal, a lost
+connection, a rebalance), the answer is the same: forget what is cached, read the positions,
+and go on from there. A crash anywhere repeats work and changes no value.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from headwater.errors import HeadwaterError, TopicChanged, Unreachable
+from headwater.events.admission import DEAD_LETTER, Admission
+from headwater.online.connection import Connection, readiness_warnings
+from headwater.online.freshness import FreshnessWriter
+from headwater.online.keys import plan_id_key
+from headwater.online.plan_store import load_fill, load_published, read_positions, refill, switch
+from headwater.online.published import Fill, PublishedPlan
+from headwater.online.topic_facts import topic_facts
+from headwater.plans.plan import StreamView
+from pipelines.dead_letters import DeadLetters
+from pipelines.feeds import PositionsLost, Refused, ViewFeed
+from pipelines.micro_batches import BeforeLogStart, MicroBatches, Place, TopicBatch
+
+_log = logging.getLogger("headwater.stream")
+
+
+@dataclass(frozen=True)
+class WorkerSettings:
+    """How a worker runs. `batch`: most records of a micro-batch; times are seconds."""
+
+    batch: int = 20_000
+    wait: float = 0.05
+    plan_every: float = 1.0
+    commit_every: float = 1.0
+    retry_every: float = 0.5
+
+
+@dataclass
+class _Source:
+    """What the worker holds of one source: its admission and the feeds of its views."""
+
+    topic: str
+    admission: Admission
+    feeds: list[ViewFeed] = field(default_factory=list)
+
+
+class Worker:
+    """One worker of a project's group. `run` returns when `stop` was called, or when it has caught up."""
+
+    def __init__(
+        self, redis_url: str, kafka: Mapping[str, str], project: str, settings: WorkerSettings | None = None
+    ) -> None:
+        self.settings = settings or WorkerSettings()
+        self.project, self.kafka, self._redis_url = project, dict(kafka), redis_url
+        self.connection = Connection(redis_url)
+        self.events = 0
+        self._stopping = False
+        self._plan: PublishedPlan | None = None
+        self._sources: dict[str, _Source] = {}
+        self._batches: MicroBatches | None = None
+        self._dead_letters: DeadLetters | None = None
+        self._freshness = FreshnessWriter(project)
+        self._looked = self._committed = 0.0
+        self._said: set[str] = set()
+
+    def stop(self) -> None:
+        """Finish the batch in hand and return from `run`; may be called from a signal handler."""
+        self._stopping = True
+
+    def run(self, *, until: Callable[[], bool] | None = None) -> None:
+        """Work until stopped, or until `until` says so (asked between batches)."""
+        for warning in readiness_warnings(self.connection):
+            _log.warning("%s", warning)
+        try:
+            while not self._stopping and not (until is not None and until()):
+                try:
+                    self._turn()
+                except Unreachable as error:
+                    self._wait_for(error)
+                except Refused as refused:
+                    _log.info("View %s: Redis holds another position; reading it again.", refused)
+                    if self._batches is not None:
+                        self._batches.turn()
+                    self._restart()
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Leave the group and the servers."""
+        if self._batches is not None:
+            self._batches.close()
+            self._batches = None
+        if self._dead_letters is not None:
+            self._dead_letters.close()
+            self._dead_letters = None
+        self.connection.close()
+
+    def _turn(self) -> None:
+        if time.monotonic() - self._looked >= self.settings.plan_every:
+            self._look_at_plan()
+        if self._batches is None:
+            time.sleep(self.settings.wait)
+            return
+        if self._batches.held and not self._batches.restart():
+            time.sleep(self.settings.retry_every)
+        # 1. Poll a micro-batch.
+        try:
+            polled = self._batches.poll(self.settings.batch, self.settings.wait)
+        except BeforeLogStart as gap:
+            self._lost_to_retention(gap)
+            return
+        for topic, batch in polled.items():
+            self._apply(self._sources[topic], batch)
+        if not polled:
+            self._advance_idle()
+        self._commit()
+
+    def _apply(self, source: _Source, batch: TopicBatch) -> None:
+        # 2, 3. Decode and admit; dead letters are acknowledged before the position moves.
+        admitted = source.admission.admit(batch.values, batch.partition, batch.offset, batch.broker_time)
+        dead = [r for r in admitted.rejected if r.kind == DEAD_LETTER]
+        if dead:
+            assert self._dead_letters is not None
+            self._dead_letters.send(source.topic, dead)
+        for feed in source.feeds:
+            # 4 to 6.
+            feed.apply(admitted.events, batch.nexts)
+        self.events += len(batch.values)
+        self._freshness.record(self.connection, [f.view.name for f in source.feeds], batch.broker_time)
+
+    def _advance_idle(self) -> None:
+        """Past the end of aborted transactions there is no record, but the position moves all the same."""
+        assert self._batches is not None
+        for (topic, partition), offset in self._batches.ends_reached().items():
+            for feed in self._sources[topic].feeds:
+                at = feed.positions.get(partition)
+                if at is not None and offset > at:
+                    feed.advance({partition: offset})
+
+    def _commit(self) -> None:
+        # 7. For the monitors only.
+        now = time.monotonic()
+        if self._batches is None or now - self._committed < self.settings.commit_every:
+            return
+        self._committed = now
+        self._batches.commit(self._least_positions())
+        for feed in self._feeds():
+            self._try_switch(feed)
+
+    def _least_positions(self) -> dict[Place, int]:
+        least: dict[Place, int] = {}
+        for topic, source in self._sources.items():
+            for feed in source.feeds:
+                for p, offset in feed.positions.items():
+                    least[topic, p] = min(offset, least.get((topic, p), offset))
+        return least
+
+    def _feeds(self) -> list[ViewFeed]:
+        return [f for s in self._sources.values() for f in s.feeds]
+
+    # ---- the plan
+
+    def _look_at_plan(self) -> None:
+        self._looked = time.monotonic()
+        found = self.connection.command("GET", plan_id_key(self.project))
+        if found is None:
+            self._say_once(f"No plan for project {self.project!r} in Redis; waiting for 'headwater apply'.")
+            self._take(None)
+        elif self._plan is None or found.decode() != self._plan.id:
+            self._take(load_published(self.connection, self.project))
+
+    def _take(self, plan: PublishedPlan | None) -> None:
+        """Run another plan: the feeds of its fills, and a consumer of their topics."""
+        if plan is None and self._plan is None:
+            return
+        topics_before = set(self._sources)
+        self._plan, self._sources = plan, self._sources_of(plan) if plan else {}
+        if set(self._sources) == topics_before and self._batches is not None:
+            self._restart()
+            return
+        if self._batches is not None:
+            self._batches.close()
+            self._batches = None
+        if self._sources:
+            self._dead_letters = self._dead_letters or DeadLetters(self.kafka)
+            group = f"headwater-stream-{self.project}"
+            self._batches = MicroBatches(self.kafka, group, sorted(self._sources), self._starts)
+
+    def _sources_of(self, plan: PublishedPlan) -> dict[str, _Source]:
+        fills = [(a.definition, a.fill) for a in plan.active.values()]
+        fills += [(f.definition, f.fill) for f in plan.filling.values()]
+        found: dict[str, _Source] = {}
+        for view, fill_id in fills:
+            if not isinstance(view, StreamView):
+                continue
+            fill = load_fill(self.connection, self.project, view.name, fill_id)
+            # No worker touches a fill without positions (stream.md, 6).
+            if fill is None or not read_positions(self.connection, self.project, fill, fill.partitions):
+                if view.name not in plan.filling:
+                    self._lost(view.name)
+                continue
+            source = plan.plan.source(view.source)
+            mine = found.setdefault(source.topic, _Source(source.topic, Admission(source)))
+            mine.feeds.append(ViewFeed(self.connection, self.project, view, fill))
+        self._verify_topics(found)
+        return found
+
+    def _verify_topics(self, sources: dict[str, _Source]) -> None:
+        facts = topic_facts(self.kafka, sources)
+        for topic, source in sources.items():
+            for feed in source.feeds:
+                if topic not in facts or facts[topic].id != feed.fill.topic_id:
+                    raise TopicChanged(
+                        f"Topic {topic!r} is not the one that view {feed.view.name!r} was filled from "
+                        f"(recorded id {feed.fill.topic_id}, now {facts[topic].id if topic in facts else 'none'}): "
+                        f"it was deleted and made anew. Run 'headwater apply' to begin new fills."
+                    )
+                ends = facts[topic].ends
+                positions = read_positions(self.connection, self.project, feed.fill, len(ends))
+                past = {p: o for p, o in positions.items() if o > ends[p]}
+                if past:
+                    raise TopicChanged(
+                        f"View {feed.view.name!r} is at {past} (partition: offset) of topic {topic!r}, which ends at "
+                        f"{ ({p: ends[p] for p in past}) }: the broker lost events, or this is another topic. "
+                        f"Run 'headwater apply' after making sure of the topic."
+                    )
+
+    # ---- positions
+
+    def _starts(self, places: Iterable[Place]) -> dict[Place, int] | None:
+        """Where to read each place from: the least position of its fills; None while Redis is away."""
+        wanted: dict[str, list[int]] = {}
+        for topic, partition in places:
+            wanted.setdefault(topic, []).append(partition)
+        try:
+            for topic, source in self._sources.items():
+                for feed in list(source.feeds):
+                    self._begin(source, feed, wanted.get(topic, []))
+        except Unreachable:
+            return None
+        return {place: o for place, o in self._least_positions().items() if place in set(places)}
+
+    def _begin(self, source: _Source, feed: ViewFeed, partitions: list[int]) -> None:
+        try:
+            feed.begin(partitions)
+        except PositionsLost as lost:
+            source.feeds.remove(feed)
+            self._lost(lost.view)
+
+    def _restart(self) -> None:
+        if self._batches is not None:
+            self._batches.restart()
+
+    def _lost(self, view: str) -> None:
+        """Positions are gone, so rows may be: the view is filled again from the lake (stream.md, 6)."""
+        if self._plan is not None and view not in self._plan.filling:
+            refill(self.connection, self.kafka, self.project, view)
+        self._say_once(
+            f"View {view!r}: its positions are gone from Redis, so its rows cannot be trusted. "
+            f"Fill it again with 'headwater backfill {view}'."
+        )
+
+    def _lost_to_retention(self, gap: BeforeLogStart) -> None:
+        """The log begins after a position: the views go back to filling from the lake (stream.md, 5)."""
+        for feed in list(self._sources[gap.topic].feeds):
+            self._sources[gap.topic].feeds.remove(feed)
+            refill(self.connection, self.kafka, self.project, feed.view.name)
+            self._say_once(
+                f"View {feed.view.name!r}: its position {feed.positions.get(gap.partition)} in topic {gap.topic!r}, "
+                f"partition {gap.partition}, lies outside of the log: retention took events before they were read. "
+                f"Fill it from the lake with 'headwater backfill {feed.view.name}'."
+            )
+        self._looked = 0.0
+
+    def _try_switch(self, feed: ViewFeed) -> None:
+        filling = self._plan.filling.get(feed.view.name) if self._plan else None
+        if (
+            filling is not None
+            and filling.fill == feed.fill.id
+            and switch(self.connection, self.project, feed.view.name)
+        ):
+            _log.warning("View %s: its new definition is filled and active.", feed.view.name)
+            self._looked = 0.0
+
+    # ---- servers that are away
+
+    def _wait_for(self, error: Unreachable) -> None:
+        self._say_once(f"{error} Waiting for it.")
+        if self.connection.connected:
+            # Redis is there, so it was Kafka; its client reconnects by itself.
+            time.sleep(self.settings.retry_every)
+            self._hold()
+            return
+        while not self._stopping:
+            time.sleep(self.settings.retry_every)
+            try:
+                self.connection.reconnect()
+                break
+            except Unreachable:
+                continue
+        else:
+            return
+        self._said.clear()
+        _log.warning("Redis is back.")
+        # A reconnect must not hide a rollback: all positions are read again, the plan too.
+        self._hold()
+
+    def _hold(self) -> None:
+        """Trust nothing that was read before: the next turn reads the plan and all positions again."""
+        self._looked = 0.0
+        if self._batches is None:
+            self._plan = None
+        else:
+            self._batches.held = True
+
+    def _say_once(self, text: str) -> None:
+        if text not in self._said:
+            self._said.add(text)
+            _log.warning("%s", text)
+
+
+class CaughtUp:
+    """Says when the positions of all partitions, whoever owns them, have reached the ends read at the start."""
+
+    def __init__(self, redis_url: str, kafka: Mapping[str, str], project: str) -> None:
+        self._project, self._kafka = project, dict(kafka)
+        self._connection = Connection(redis_url)
+        self._ends: dict[str, dict[int, int]] | None = None
+        self._asked = 0.0
+        self.remaining = self.total = 0
+
+    def __call__(self) -> bool:
+        if time.monotonic() - self._asked < 0.2:
+            return False
+        self._asked = time.monotonic()
+        try:
+            if not self._connection.connected:
+                self._connection.reconnect()
+            return self._reached()
+        except Unreachable:
+            return False
+
+    def _reached(self) -> bool:
+        plan = load_published(self._connection, self._project)
+        if plan is None:
+            raise HeadwaterError(f"Project {self._project!r} has no plan in Redis. Publish one with 'headwater apply'.")
+        views = {a.fill: a.definition for a in plan.active.values() if isinstance(a.definition, StreamView)}
+        views |= {f.fill: f.definition for f in plan.filling.values() if isinstance(f.definition, StreamView)}
+        if self._ends is None:
+            topics = {plan.plan.source(v.source).topic for v in views.values()}
+            self._ends = {name: f.ends for name, f in topic_facts(self._kafka, topics).items()}
+        behind = 0
+        for fill_id, view in views.items():
+            fill = load_fill(self._connection, self._project, view.name, fill_id)
+            behind += self._behind(fill, self._ends.get(plan.plan.source(view.source).topic, {}))
+        self.total = max(self.total, behind)
+        self.remaining = behind
+        return behind == 0
+
+    def _behind(self, fill: Fill | None, ends: dict[int, int]) -> int:
+        if fill is None:
+            return 0
+        positions = read_positions(self._connection, self._project, fill, len(ends))
+        if not positions:
+            return 0
+        return sum(max(0, end - positions.get(p, 0)) for p, end in ends.items())
