@@ -68,7 +68,8 @@ class MicroBatches:
             {
                 "group.id": group, "session.timeout.ms": session_timeout_ms, "heartbeat.interval.ms": 1_000,
                 "queued.min.messages": 200_000, "max.partition.fetch.bytes": 8 << 20, "fetch.wait.max.ms": 5,
-                "fetch.min.bytes": 1, "partition.assignment.strategy": "range", "topic.metadata.refresh.interval.ms": 5_000,
+                "fetch.min.bytes": 1, "partition.assignment.strategy": "range",
+                "topic.metadata.refresh.interval.ms": 5_000,
                 "reconnect.backoff.max.ms": 2_000, **kafka, "enable.auto.commit": False, "auto.offset.reset": "error",
                 "isolation.level": "read_committed", "error_cb": self._on_error, "logger": _quiet(), "log_level": 3,
             }

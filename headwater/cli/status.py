@@ -31,7 +31,7 @@ def command(context: Context, as_json: bool) -> None:
     if not statuses:
         click.echo("No plan is published yet. Publish one with 'headwater apply'.")
         return
-    rows = [("view", "state", "lag", "events/s", "freshness p50 / p99", "counters")]
+    rows: list[tuple[str, ...]] = [("view", "state", "lag", "events/s", "freshness p50 / p99", "counters")]
     rows += [_row(s) for s in statuses]
     widths = [max(len(r[i]) for r in rows) for i in range(len(rows[0]))]
     for row in rows:
