@@ -5,6 +5,7 @@ Apart from the plan store because workers, the sink and `status` ask it too.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -108,15 +109,20 @@ def _offsets(client: Any, name: str, partitions: int) -> tuple[dict[int, int], d
     from confluent_kafka.admin import OffsetSpec
 
     places = [TopicPartition(name, p) for p in range(partitions)]
-    out = []
-    for spec in (OffsetSpec.earliest(), OffsetSpec.latest()):
+    deadline = time.monotonic() + TIMEOUT
+    out: list[dict[int, int]] = []
+    while len(out) < 2:
+        spec = OffsetSpec.latest() if out else OffsetSpec.earliest()
         futures = client.list_offsets(
             dict.fromkeys(places, spec), isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=TIMEOUT
         )
         try:
             out.append({place.partition: future.result().offset for place, future in futures.items()})
         except KafkaException as error:
-            raise _unreachable(error) from error
+            # A topic made a moment ago has no leaders yet.
+            if not error.args[0].retriable() or time.monotonic() > deadline:
+                raise _unreachable(error) from error
+            time.sleep(0.1)
     return out[0], out[1]
 
 
