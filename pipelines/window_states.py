@@ -1,0 +1,280 @@
+"""The window law as Spark SQL: one query that returns the states of every feature for every key.
+
+Apart from the Spark job because it is text and numpy only. Engines return states, never values: exact
+sums as two limbs of integers, the last value with its place, the hashes of a distinct count. One function
+of the library (`aggregations.statistics.finish`) turns them into values, as it does for rows and history.
+
+All keys are read at one time q, so a window is a constant interval floor(q - W, h) <= t < q.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headwater.aggregations.approx_distinct import FULL, LIMIT, REGISTERS, SCALE, pack
+from headwater.aggregations.components import Events, Extreme, States, TextExtreme, Total, Values, as_bytes, objects_of
+from headwater.aggregations.hash_sets import HashSet
+from headwater.aggregations.latest import NONE, Latest
+from headwater.aggregations.numbers import to_ordered
+from headwater.aggregations.statistics import components_of, finish
+from headwater.columns import Column
+from headwater.dtypes import Dtype
+from headwater.expressions.sql import normalised_sql, quoted_name, to_sql
+from headwater.expressions.syntax import Expr
+from headwater.plans.plan import Feature, Source, StreamView
+from headwater.windows.law import window_start
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Component = Events | Values | Total | Extreme | TextExtreme | Latest | HashSet
+_LOW = 0xFFFFFFFF
+
+
+@dataclass(frozen=True)
+class StateQuery:
+    """`sql` returns the join keys and one column a state; `names` says which column is whose."""
+
+    sql: str
+    names: dict[tuple[Component, int | None, int | None], str]
+
+
+def state_query(view: StreamView, source: Source, table: str, at: int) -> StateQuery:
+    """The query for a view at `at` (microseconds) over `table`: the source's columns, `_partition`, `_offset`."""
+    dtypes = {f.name: f.dtype for f in source.fields} | {d.name: d.expr.dtype for d in view.derive}
+    writer = _Writer(view, dtypes, at)
+    names: dict[tuple[Component, int | None, int | None], str] = {}
+    for feature in view.features:
+        for component in components_of(feature):
+            place = (_known(component), feature.window, feature.hop)
+            if place not in names:
+                names[place] = f"_s{len(names)}"
+                writer.add(names[place], *place)
+    return StateQuery(writer.sql(_base(view, source, table, at)), names)
+
+
+def finish_states(view: StreamView, query: StateQuery, states: pa.Table) -> list[Column]:
+    """The join keys and the values of the features, from the table that the query gave.
+
+    Raises:
+        ReadError: an integer sum needs more than 64 bits.
+    """
+    keys = [Column.from_arrow(k.dtype, states[k.name]) for k in view.keys]
+    decoded: dict[str, States] = {}
+    for (component, _, _), name in query.names.items():
+        decoded[name] = _decoded(component, states[name])
+    return keys + [_finished(f, query, decoded) for f in view.features]
+
+
+def _finished(feature: Feature, query: StateQuery, decoded: dict[str, States]) -> Column:
+    names = [query.names[(_known(c), feature.window, feature.hop)] for c in components_of(feature)]
+    return finish(feature, [decoded[name] for name in names])
+
+
+def _known(component: Any) -> Component:
+    assert isinstance(component, Component), f"no SQL for the component {component!r}"
+    return component
+
+
+def _base(view: StreamView, source: Source, table: str, at: int) -> str:
+    """The events that count, with derived columns: normalised on the way in, keys not null, before `at`."""
+    columns = ", ".join(f"{normalised_sql(_q(f.name), f.dtype, 'spark')} AS {_q(f.name)}" for f in source.fields)
+    time = f"UNIX_MICROS({_q(source.event_time)}) AS _t"
+    sql = f"SELECT {columns}, CAST(_partition AS BIGINT) AS _p, _offset AS _o, {time} FROM {table}"
+    for derived in view.derive:
+        sql = f"SELECT *, {to_sql(derived.expr, 'spark')} AS {_q(derived.name)} FROM ({sql})"
+    conditions = [f"_t < {_int64(at)}", *(f"{_q(k.name)} IS NOT NULL" for k in view.keys)]
+    if view.where is not None:
+        conditions.append(f"({to_sql(view.where, 'spark')})")
+    return f"SELECT * FROM ({sql}) WHERE {' AND '.join(conditions)}"
+
+
+def _q(name: str) -> str:
+    return quoted_name(name, "spark")
+
+
+class _Writer:
+    """Collects the state columns of a view: plain aggregates of one GROUP BY, and a join for each set of hashes."""
+
+    def __init__(self, view: StreamView, dtypes: dict[str, Dtype], at: int) -> None:
+        self.keys = [_q(k.name) for k in view.keys]
+        self.dtypes, self.at = dtypes, at
+        self.aggregates: list[str] = []
+        self.sets: list[tuple[str, str]] = []
+
+    def add(self, name: str, component: Component, window: int | None, hop: int | None) -> None:
+        """One more state column."""
+        holds = self._holds(component.where, window, hop)
+        if isinstance(component, HashSet):
+            self.sets.append((name, self._hash_set(name, component, holds)))
+        else:
+            self.aggregates.append(f"{self._aggregate(component, holds)} AS {name}")
+
+    def sql(self, base: str) -> str:
+        """The whole query over the events of `base`."""
+        keys = ", ".join(self.keys)
+        first = ", ".join([keys, *self.aggregates])
+        parts = [f"_events AS ({base})", f"_plain AS (SELECT {first} FROM _events GROUP BY {keys})"]
+        joins = "_plain"
+        for name, sql in self.sets:
+            parts.append(f"_of{name} AS ({sql})")
+            joins = f"{joins} LEFT JOIN _of{name} USING ({keys})"
+        return f"WITH {', '.join(parts)} SELECT * FROM {joins}"
+
+    def _holds(self, where: Expr | None, window: int | None, hop: int | None) -> list[str]:
+        conditions = [] if window is None else [f"_t >= {_int64(window_start(self.at, window, hop))}"]
+        return conditions if where is None else [*conditions, f"({to_sql(where, 'spark')})"]
+
+    def _aggregate(self, component: Component, holds: list[str]) -> str:
+        match component:
+            case Events():
+                return _filtered("COUNT(*)", holds)
+            case Values():
+                value = _q(component.column)
+                if component.scale is not None:
+                    value = _scaled(value, component.scale)
+                return _filtered(f"COUNT({value})", holds)
+            case Total():
+                whole = self.dtypes[component.column] != "float64"
+                value = _q(component.column) if whole else _scaled(_q(component.column), component.scale)
+                high, low = (_filtered(f"SUM({limb})", holds) for limb in (_high(value), f"({value}) & {_LOW}L"))
+                return f"STRUCT({high} AS high, {low} AS low)"
+            case Extreme() | TextExtreme():
+                function = "MAX" if component.greatest else "MIN"
+                return _filtered(f"{function}({self._plain(component.column)})", holds)
+            case Latest():
+                value = self._plain(component.column)
+                there = [*holds, f"{_q(component.column)} IS NOT NULL"]
+                return _filtered(f"MAX(STRUCT(_t AS t, _p AS p, _o AS o, {value} AS v))", there)
+        raise AssertionError(component)
+
+    def _plain(self, column: str) -> str:
+        """A column's value as it stands in a state: timestamps are microseconds."""
+        return f"UNIX_MICROS({_q(column)})" if self.dtypes[column] == "timestamp" else _q(column)
+
+    def _hash_set(self, name: str, component: HashSet, holds: list[str]) -> str:
+        """Distinct hashes; above the limit only the registers leave the engine."""
+        keys = ", ".join(self.keys)
+        where = " AND ".join([*holds, "TRUE"])
+        hashed = f"SELECT {keys}, {self._hash(component.column)} AS h FROM _events WHERE {where}"
+        distinct = f"SELECT DISTINCT * FROM ({hashed}) WHERE h IS NOT NULL"
+        top, rest = "CAST(CONV(SUBSTR(h, 1, 3), 16, 10) AS INT)", "CAST(CONV(SUBSTR(h, 4, 13), 16, 10) AS BIGINT)"
+        rest = f"(SHIFTLEFT(CAST({top} & 1 AS BIGINT), 52) | {rest})"
+        rank = f"54 - CASE WHEN {rest} = 0 THEN 0 ELSE LENGTH(BIN({rest})) END"
+        ranked = (
+            f"SELECT {keys}, SHIFTRIGHT({top}, 1) AS i, MAX({rank}) AS r, COUNT(*) AS n, "
+            f"CASE WHEN COUNT(*) <= {LIMIT} THEN COLLECT_LIST(h) END AS h FROM ({distinct}) GROUP BY {keys}, i"
+        )
+        return (
+            f"SELECT {keys}, STRUCT("
+            f"CASE WHEN SUM(n) <= {LIMIT} THEN FLATTEN(COLLECT_LIST(h)) END AS hashes, "
+            f"CASE WHEN SUM(n) > {LIMIT} THEN COLLECT_LIST(STRUCT(i, r)) END AS registers) AS {name} "
+            f"FROM ({ranked}) GROUP BY {keys}"
+        )
+
+    def _hash(self, column: str) -> str:
+        """The 16 first hex digits of MD5 over the value's text."""
+        dtype = self.dtypes[column]
+        if dtype == "float64":
+            value = f"CAST({_scaled(_q(column), SCALE)} AS STRING)"
+        elif dtype in ("string", "bytes"):
+            value = _q(column)
+        else:
+            value = f"CAST({self._plain(column)} AS STRING)"
+        return f"SUBSTR(MD5({value}), 1, 16)"
+
+
+def _filtered(aggregate: str, holds: list[str]) -> str:
+    return f"{aggregate} FILTER (WHERE {' AND '.join(holds)})" if holds else aggregate
+
+
+def _scaled(value: str, scale: int) -> str:
+    """The integer that enters sums; null where it does not fit (one multiplication, addition and floor)."""
+    x = f"({value} * 1e{scale} + 5e-1)"
+    fits = f"{x} >= -9.223372036854775808e18 AND {x} < 9.223372036854775808e18"
+    return f"CASE WHEN {fits} THEN CAST(FLOOR({x}) AS BIGINT) END"
+
+
+def _high(value: str) -> str:
+    return f"SHIFTRIGHT({value}, 32)"
+
+
+def _int64(value: int) -> str:
+    """A literal; the least integer has none of its own in SQL."""
+    return f"{value}L" if value > -(2**63) else "(-9223372036854775807L - 1L)"
+
+
+def _decoded(component: Component, column: pa.ChunkedArray) -> States:
+    """The states of one component for m keys."""
+    array = column.combine_chunks()
+    match component:
+        case Events() | Values():
+            return States(_ints(array)[:, None])
+        case Total():
+            return States(_wide(_ints(_field(array, "high")), _ints(_field(array, "low"))))
+        case Extreme():
+            return States(_ordered(component.dtype, array, component.empty[0])[:, None])
+        case TextExtreme():
+            return States(np.zeros((len(array), 1), np.int64), _objects(array))
+        case Latest():
+            return _latest(component, array)
+        case HashSet():
+            return States(np.zeros((len(array), 1), np.int64), objects_of([_packed(s) for s in array.to_pylist()]))
+    raise AssertionError(component)
+
+
+def _wide(high: NDArray[np.int64], low: NDArray[np.int64]) -> NDArray[np.int64]:
+    """128-bit sums (low word, high word) of two sums of 32-bit limbs; `low` is never negative."""
+    top = high + (low >> 32)
+    return np.stack([(top << 32) | (low & _LOW), top >> 32], axis=1)
+
+
+def _latest(component: Latest, array: pa.Array) -> States:
+    valid = array.is_valid().to_numpy(zero_copy_only=False)
+    words = np.zeros((len(array), 4), np.int64)
+    for i, name in enumerate(("t", "p", "o")):
+        words[:, i] = np.where(valid, _ints(_field(array, name)), NONE if i == 0 else 0)
+    if component.variable:
+        return States(words, _objects(_field(array, "v")))
+    words[:, 3] = np.where(valid, _ordered(component.dtype, _field(array, "v"), 0), 0)
+    return States(words)
+
+
+def _field(array: pa.Array, name: str) -> pa.Array:
+    """A field of a struct, null where the struct is."""
+    import pyarrow.compute as pc
+
+    return pc.struct_field(array, name)
+
+
+def _ints(array: pa.Array) -> NDArray[np.int64]:
+    import pyarrow as pa
+
+    values: NDArray[np.int64] = array.cast(pa.int64()).fill_null(0).to_numpy(zero_copy_only=False)
+    return values
+
+
+def _ordered(dtype: Dtype, array: pa.Array, empty: int) -> NDArray[np.int64]:
+    """Values of 8 bytes as integers that sort alike, `empty` for null."""
+    column = Column.from_arrow("int64" if dtype == "timestamp" else dtype, array)
+    return np.where(column.mask(), to_ordered(column.values, dtype), empty)
+
+
+def _objects(array: pa.Array) -> NDArray[Any]:
+    return objects_of([None if v is None else as_bytes(v) for v in array.to_pylist()])
+
+
+def _packed(state: dict[str, Any] | None) -> bytes | None:
+    """The packed set of a struct of hashes or registers."""
+    if state is None:
+        return None
+    if state["registers"] is not None:
+        registers = np.zeros(REGISTERS, np.uint8)
+        for pair in state["registers"]:
+            registers[pair["i"]] = pair["r"]
+        return FULL + registers.tobytes()
+    return pack(np.array(sorted(int(h, 16) for h in state["hashes"]), np.uint64))
