@@ -8,6 +8,7 @@ order of rows in files. The tie rule costs nothing where no row ties.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -19,8 +20,21 @@ from headwater.columns import Column
 from headwater.history.groups import codes
 from headwater.history.local import Questions
 from headwater.history.timeline import Timeline
+from headwater.plans.plan import Field
 
 NOT_FOUND = -1
+
+
+@dataclass(frozen=True)
+class PlainRows:
+    """The rows of a view without windows: its table, and which columns are keys, time and creation time."""
+
+    name: str
+    table: pa.Table
+    keys: tuple[Field, ...]
+    ttl: int | None
+    time: str = "event_timestamp"
+    created: str | None = None
 
 
 def newest_rows(
@@ -37,7 +51,7 @@ def newest_rows(
         ttl: microseconds, None for ever.
         ties: created timestamp and value columns, by which rows of one key and time are ordered.
     """
-    row_codes, asked_codes, bound = codes(keys, questions.keys)
+    row_codes, asked_codes, bound = codes(keys, questions.keys, (len(times), len(questions)))
     usable = row_codes >= 0 if times.valid is None else (row_codes >= 0) & times.valid
     asked = asked_codes >= 0 if questions.valid is None else (asked_codes >= 0) & questions.valid
     wanted = np.zeros(bound, np.bool_)
@@ -87,18 +101,21 @@ def _order(places: NDArray[np.int64], chosen: NDArray[np.int64], ties: Sequence[
         return order
     spots = np.union1d(tied, tied + 1)
     among = order[spots]
-    table = {"place": pa.array(places[among])}
-    table |= {
-        f"tie_{i}": column.take(pa.array(chosen[among])) for i, column in enumerate(ties) if _sortable(column.type)
-    }
-    by = [(name, "ascending") for name in table]
-    sorted_among = pc.sort_indices(pa.table(table), sort_keys=by, null_placement="at_start").to_numpy()
-    order[spots] = among[sorted_among]
+    picked = [column.take(pa.array(chosen[among])) for column in ties]
+    order[spots] = among[sorted_rows([pa.chunked_array([pa.array(places[among])]), *picked])]
     return order
 
 
-def _sortable(kind: pa.DataType) -> bool:
-    return not (pa.types.is_nested(kind) or pa.types.is_null(kind))
+def sorted_rows(columns: Sequence[pa.ChunkedArray]) -> NDArray[np.int64]:
+    """The order that sorts rows by several columns, nulls first; lists and structs are passed over."""
+    table: dict[str, pa.ChunkedArray] = {}
+    for i, column in enumerate(columns):
+        if not (pa.types.is_nested(column.type) or pa.types.is_null(column.type)):
+            # Whether there is a value sorts before the value: null placement is said differently by every pyarrow.
+            table |= {f"valid_{i}": column.is_valid(), f"value_{i}": column}
+    indices = pc.sort_indices(pa.table(table), sort_keys=[(name, "ascending") for name in table])
+    order: NDArray[np.int64] = indices.to_numpy().astype(np.int64)
+    return order
 
 
 def take(column: pa.ChunkedArray, rows: NDArray[np.int64]) -> pa.ChunkedArray:

@@ -20,19 +20,24 @@ NO_KEY = -1
 """The code of a key with a null in it."""
 
 
-def codes(left: Sequence[Column], right: Sequence[Column]) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
+def codes(
+    left: Sequence[Column], right: Sequence[Column], sizes: tuple[int, int]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
     """Codes of two sides' keys (a column a join key): int64[left rows], int64[right rows], and their bound.
 
-    Equal keys have equal codes, from 0 and below the bound; a key with a null has NO_KEY.
+    Equal keys have equal codes, from 0 and below the bound; a key with a null has NO_KEY. Where
+    there are no join keys (an entity-less view), all rows have the code 0.
     """
-    size = len(left[0]) if left else 0
-    total, bound = _codes_of(concat_columns([left[0], right[0]]))
-    for one, other in zip(left[1:], right[1:], strict=True):
+    total, bound = np.zeros(sum(sizes), np.int64), 1
+    for one, other in zip(left, right, strict=True):
         more, more_bound = _codes_of(concat_columns([one, other]))
+        if bound == 1:
+            total, bound = np.where(total < 0, NO_KEY, more), more_bound
+            continue
         null = (total < 0) | (more < 0)
         total, bound = _dense(np.where(null, 0, total * more_bound + more), bound * more_bound)
         total = np.where(null, NO_KEY, total)
-    return total[:size], total[size:], bound
+    return total[: sizes[0]], total[sizes[0] :], bound
 
 
 def _codes_of(column: Column) -> tuple[NDArray[np.int64], int]:

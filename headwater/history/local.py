@@ -96,7 +96,7 @@ class _Log:
     @classmethod
     def of(cls, view: StreamView, events: Events, questions: Questions) -> _Log:
         selected = select(view, events)
-        event_codes, row_codes, bound = codes(selected.keys, questions.keys)
+        event_codes, row_codes, bound = codes(selected.keys, questions.keys, (len(selected), len(questions)))
         wanted = np.zeros(bound, np.bool_)
         wanted[row_codes[row_codes >= 0]] = True
         chosen = np.flatnonzero(wanted[event_codes])
