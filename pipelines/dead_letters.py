@@ -1,0 +1,161 @@
+"""Dead letters: events that could not be taken, kept in the topic TOPIC.dead-letters with their reasons.
+
+A dead letter is JSON, keyed by ``TOPIC/PARTITION/OFFSET`` of the event that it speaks of::
+
+    {"topic": "orders", "partition": 0, "offset": 17, "kind": "dead-letter", "reason": "…",
+     "raw": "{\\"at\\": 1"}                      # or "raw_base64" where the bytes are not UTF-8, null for none
+
+They are acknowledged before the position moves, so a crash may send one twice and loses none; whoever lists
+them takes each place once.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+
+from headwater.errors import Unreachable
+from headwater.events.admission import Rejected
+from headwater.online.topic_facts import topic_facts
+
+SUFFIX = ".dead-letters"
+TIMEOUT = 15.0
+
+
+class DeadLetter(msgspec.Struct, frozen=True):
+    """One event that was not admitted. Either `raw` or `raw_base64` is set, or neither for a null payload."""
+
+    topic: str
+    partition: int
+    offset: int
+    kind: str
+    reason: str
+    raw: str | None = None
+    raw_base64: str | None = None
+
+    @property
+    def place(self) -> tuple[str, int, int]:
+        """Topic, partition and offset: what a dead letter is listed once for."""
+        return self.topic, self.partition, self.offset
+
+    @classmethod
+    def of(cls, topic: str, rejected: Rejected) -> DeadLetter:
+        """The dead letter of a rejected event."""
+        text, encoded = readable(rejected.raw)
+        return cls(topic, rejected.partition, rejected.offset, rejected.kind, rejected.reason, text, encoded)
+
+
+class DeadLetters:
+    """Sends dead letters and waits until the broker has them."""
+
+    def __init__(self, kafka: Mapping[str, str]) -> None:
+        self._failures: list[str] = []
+        self._producer = Producer(
+            {**kafka, "enable.idempotence": True, "linger.ms": 5, "message.timeout.ms": int(TIMEOUT * 1000),
+             "delivery.report.only.error": True, "log_level": 0}
+        )  # fmt: skip
+
+    def send(self, topic: str, rejected: Iterable[Rejected]) -> None:
+        """Send the rejected events of a topic; returns when all of them are acknowledged.
+
+        Raises:
+            Unreachable: the broker did not take one; sending all of them again is safe.
+        """
+        self._failures.clear()
+        for one in rejected:
+            letter = DeadLetter.of(topic, one)
+            key = f"{topic}/{one.partition}/{one.offset}"
+            self._queue(topic + SUFFIX, key, msgspec.json.encode(letter))
+        left = self._producer.flush(TIMEOUT + 5)
+        if left or self._failures:
+            reason = self._failures[0] if self._failures else f"{left} are not acknowledged after {TIMEOUT:.0f} s"
+            raise Unreachable(f"Dead letters of topic {topic!r} were not taken by {topic + SUFFIX!r}: {reason}.")
+
+    def close(self) -> None:
+        """Let go of the broker; nothing is pending after `send`."""
+        self._producer.flush(0)
+
+    def _queue(self, topic: str, key: str, value: bytes) -> None:
+        while True:
+            try:
+                self._producer.produce(topic, value, key, on_delivery=self._delivered)
+                return
+            except BufferError:
+                self._producer.poll(0.1)
+
+    def _delivered(self, error: KafkaError | None, message: Message) -> None:
+        if error is not None:
+            self._failures.append(error.str())
+
+
+def read_dead_letters(kafka: Mapping[str, str], topics: Sequence[str]) -> list[DeadLetter]:
+    """All dead letters of the topics, each place once, by topic, partition and offset.
+
+    Raises:
+        Unreachable: no broker answers.
+    """
+    facts = topic_facts(kafka, [t + SUFFIX for t in topics])
+    ends = {(f.name, p): end for f in facts.values() for p, end in f.ends.items() if end > f.starts[p]}
+    letters: dict[tuple[str, int, int], DeadLetter] = {}
+    if ends:
+        starts = [TopicPartition(name, p, facts[name].starts[p]) for name, p in ends]
+        for value in _values(kafka, starts, ends):
+            letter = _parsed(value)
+            if letter is not None:
+                letters.setdefault(letter.place, letter)
+    return [letters[place] for place in sorted(letters)]
+
+
+def _values(
+    kafka: Mapping[str, str], starts: list[TopicPartition], ends: Mapping[tuple[str, int], int]
+) -> Iterable[bytes | None]:
+    consumer = Consumer(
+        {"group.id": "headwater-dead-letters", **kafka, "enable.auto.commit": False, "auto.offset.reset": "error",
+         "isolation.level": "read_committed", "log_level": 0}
+    )  # fmt: skip
+    try:
+        consumer.assign(starts)
+        while any(x.offset < ends[x.topic, x.partition] for x in _positions(consumer, starts)):
+            messages = consumer.consume(1_000, timeout=0.2)
+            for message in messages:
+                if message.error() is not None:
+                    raise Unreachable(f"Kafka: {message.error().str()} (topic {message.topic()}).")
+                yield message.value()
+    except KafkaException as error:
+        raise Unreachable(f"Kafka did not give the dead letters: {error.args[0].str()}.") from error
+    finally:
+        consumer.close()
+
+
+def _positions(consumer: Any, starts: list[TopicPartition]) -> list[TopicPartition]:
+    """The consumer's positions: with transactions, the last record's offset plus one never catches up."""
+    places = consumer.position([TopicPartition(x.topic, x.partition) for x in starts])
+    return [x if x.offset >= 0 else start for x, start in zip(places, starts, strict=True)]
+
+
+def _parsed(value: bytes | None) -> DeadLetter | None:
+    """A dead letter, None for a record that somebody else put into the topic."""
+    try:
+        return msgspec.json.decode(value or b"", type=DeadLetter)
+    except msgspec.DecodeError:
+        return None
+
+
+def readable(raw: bytes | None) -> tuple[str | None, str | None]:
+    """Bytes as text, or as base64 where they are not UTF-8."""
+    if raw is None:
+        return None, None
+    try:
+        return raw.decode("utf-8"), None
+    except UnicodeDecodeError:
+        return None, base64.b64encode(raw).decode()
+
+
+def as_json(letter: DeadLetter) -> dict[str, Any]:
+    """The letter as plain data, for people's scripts."""
+    plain: dict[str, Any] = msgspec.to_builtins(letter)
+    return plain
