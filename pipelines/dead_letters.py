@@ -24,6 +24,9 @@ from headwater.online.topic_facts import topic_facts
 
 SUFFIX = ".dead-letters"
 TIMEOUT = 15.0
+_MOST = 900_000
+"""Bytes of a letter; Kafka takes a million by default. The lake keeps the whole event all the same."""
+_KEPT = 100_000
 
 
 class DeadLetter(msgspec.Struct, frozen=True):
@@ -67,9 +70,7 @@ class DeadLetters:
         """
         self._failures.clear()
         for one in rejected:
-            letter = DeadLetter.of(topic, one)
-            key = f"{topic}/{one.partition}/{one.offset}"
-            self._queue(topic + SUFFIX, key, msgspec.json.encode(letter))
+            self._queue(topic + SUFFIX, f"{topic}/{one.partition}/{one.offset}", _encoded(topic, one))
         left = self._producer.flush(TIMEOUT + 5)
         if left or self._failures:
             reason = self._failures[0] if self._failures else f"{left} are not acknowledged after {TIMEOUT:.0f} s"
@@ -90,6 +91,19 @@ class DeadLetters:
     def _delivered(self, error: KafkaError | None, message: Message) -> None:
         if error is not None:
             self._failures.append(error.str())
+
+
+def _encoded(topic: str, rejected: Rejected) -> bytes:
+    """The letter's JSON, with the beginning of the event alone where all of it would be too much for Kafka."""
+    value = msgspec.json.encode(DeadLetter.of(topic, rejected))
+    raw = rejected.raw or b""
+    if len(value) <= _MOST:
+        return value
+    reason = f"{rejected.reason} ({len(raw)} bytes; here are the first {_KEPT}, the lake has all)"
+    text, encoded = None, base64.b64encode(raw[:_KEPT]).decode()
+    return msgspec.json.encode(
+        DeadLetter(topic, rejected.partition, rejected.offset, rejected.kind, reason, text, encoded)
+    )
 
 
 def read_dead_letters(kafka: Mapping[str, str], topics: Sequence[str]) -> list[DeadLetter]:

@@ -35,12 +35,14 @@ class BeforeLogStart(Exception):
 
 @dataclass(slots=True)
 class TopicBatch:
-    """Records of one topic. Arrays are int64, one a record; `nexts` is the position behind them by partition."""
+    """Records of one topic. Arrays have one item a record, times are microseconds; `nexts` is the position
+    behind them by partition; `timestamp_type` is Kafka's (1 the producer's time, 2 the broker's)."""
 
     values: list[bytes | None] = field(default_factory=list)
     partition: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     offset: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     broker_time: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    timestamp_type: NDArray[np.int8] = field(default_factory=lambda: np.empty(0, np.int8))
     nexts: dict[int, int] = field(default_factory=dict)
 
 
@@ -140,11 +142,14 @@ class MicroBatches:
         n = len(messages)
         partition = np.fromiter(map(Message.partition, messages), np.int64, n)
         offset = np.fromiter(map(Message.offset, messages), np.int64, n)
-        stamps = np.fromiter((m.timestamp()[1] for m in messages), np.int64, n) * 1000
+        kinds, stamps = zip(*map(Message.timestamp, messages), strict=True)
         nexts = {}
         for p in np.unique(partition).tolist():
             nexts[p] = int(offset[partition == p].max()) + 1
-        return TopicBatch(list(map(Message.value, messages)), partition, offset, stamps, nexts)
+        return TopicBatch(
+            list(map(Message.value, messages)), partition, offset, np.array(stamps, np.int64) * 1000,
+            np.array(kinds, np.int8), nexts,
+        )  # fmt: skip
 
     def _on_assign(self, consumer: Any, places: list[TopicPartition]) -> None:
         self.owned = {(x.topic, x.partition) for x in places}
