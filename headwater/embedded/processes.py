@@ -32,10 +32,12 @@ class ProcessRecord:
     log: str
 
 
-def launch(name: str, command: Sequence[str], log: Path, *, env: Mapping[str, str] | None = None) -> ProcessRecord:
+def launch(
+    name: str, command: Sequence[str], log: Path, *, cwd: Path | None = None, env: Mapping[str, str] | None = None
+) -> ProcessRecord:
     """Start a process in a session of its own, so that Ctrl-C in the terminal does not reach it.
 
-    Its output is appended to `log`.
+    Its output is appended to `log`; `env` is added to this process's own.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as out:
@@ -45,6 +47,7 @@ def launch(name: str, command: Sequence[str], log: Path, *, env: Mapping[str, st
             stdout=out,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            cwd=cwd,
             env={**os.environ, **(env or {})},
         )
     _CHILDREN[child.pid] = child

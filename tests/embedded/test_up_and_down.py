@@ -32,9 +32,17 @@ def repository(tmp_path, headwater_cli):
     headwater_cli("down", repo=root)
 
 
-def test_up_may_be_repeated_and_what_died_comes_back_on_its_port_with_its_data(repository, headwater_cli):
-    headwater_cli("up", repo=repository)
-    first = load_servers(repository)
+@pytest.fixture(scope="module")
+def shared_repository(tmp_path_factory, headwater_cli):
+    """One for several tests: each start of a broker takes seconds."""
+    root = _bare_repository(tmp_path_factory.mktemp("up") / "repo")
+    yield root
+    headwater_cli("down", repo=root)
+
+
+def test_up_may_be_repeated_and_what_died_comes_back_on_its_port_with_its_data(shared_repository, headwater_cli):
+    headwater_cli("up", repo=shared_repository)
+    first = load_servers(shared_repository)
     admin = AdminClient({"bootstrap.servers": first.bootstrap_servers})
     admin.create_topics([NewTopic("orders", 1)])["orders"].result(10)
     producer = Producer({"bootstrap.servers": first.bootstrap_servers})
@@ -43,15 +51,15 @@ def test_up_may_be_repeated_and_what_died_comes_back_on_its_port_with_its_data(r
     with redis.Redis.from_url(first.redis_url) as connection:
         connection.set("kept", "yes")
 
-    headwater_cli("up", repo=repository)
-    assert load_servers(repository) == first
+    headwater_cli("up", repo=shared_repository)
+    assert load_servers(shared_repository) == first
 
     for process in first.processes:
         os.kill(process.pid, signal.SIGKILL)
     while any(map(is_alive, first.processes)):
         time.sleep(0.01)
-    headwater_cli("up", repo=repository)
-    again = load_servers(repository)
+    headwater_cli("up", repo=shared_repository)
+    again = load_servers(shared_repository)
     assert (again.bootstrap_servers, again.redis_url) == (first.bootstrap_servers, first.redis_url)
     assert again.incarnation == first.incarnation
     with redis.Redis.from_url(again.redis_url) as connection:
@@ -62,9 +70,9 @@ def test_up_may_be_repeated_and_what_died_comes_back_on_its_port_with_its_data(r
     consumer.close()
 
 
-def test_redis_started_by_up_keeps_rows_and_listens_on_loopback_alone(repository, headwater_cli):
-    headwater_cli("up", repo=repository)
-    with redis.Redis.from_url(load_servers(repository).redis_url) as connection:
+def test_redis_started_by_up_keeps_rows_and_listens_on_loopback_alone(shared_repository, headwater_cli):
+    headwater_cli("up", repo=shared_repository)
+    with redis.Redis.from_url(load_servers(shared_repository).redis_url) as connection:
         settings = connection.config_get("append*", "maxmemory-policy", "bind")
     assert settings["appendonly"] == "yes"
     assert settings["appendfsync"] == "everysec"
@@ -72,20 +80,20 @@ def test_redis_started_by_up_keeps_rows_and_listens_on_loopback_alone(repository
     assert settings["bind"] == "127.0.0.1"
 
 
-def test_down_ends_all_and_spares_a_stranger_that_took_over_an_id(repository, headwater_cli):
-    headwater_cli("up", repo=repository)
-    servers = load_servers(repository)
-    record = repository / ".headwater" / "servers.json"
+def test_down_ends_all_and_spares_a_stranger_that_took_over_an_id(shared_repository, headwater_cli):
+    headwater_cli("up", repo=shared_repository)
+    servers = load_servers(shared_repository)
+    record = shared_repository / ".headwater" / "servers.json"
     told = json.loads(record.read_text())
     # As if a process of ours had ended and the system had given its id to somebody else: here this very test.
     told["processes"].append({"name": "worker", "pid": os.getpid(), "started": "another time", "log": "worker.log"})
     record.write_text(json.dumps(told))
 
-    answer = headwater_cli("down", repo=repository)
+    answer = headwater_cli("down", repo=shared_repository)
 
     assert answer.stdout == "Stopped: redis, kafka.\n"
     assert not any(is_alive(process) for process in servers.processes)
-    assert headwater_cli("down", repo=repository).stdout == "Nothing was running.\n"
+    assert headwater_cli("down", repo=shared_repository).stdout == "Nothing was running.\n"
 
 
 def test_up_starts_only_what_the_file_leaves_out(tmp_path, headwater_cli, redis_url, kafka):

@@ -1,0 +1,202 @@
+"""`make quickstart`: the whole way of the shop's features, on real servers, with an account at its end.
+
+Each step is a command that a user can type, and is shown as such. Servers, worker, sink, feature
+server and catalog keep running; `headwater down` ends them. A second run starts clean.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
+
+from headwater.embedded.processes import free_port, is_alive, launch, port_is_free, tail
+from headwater.embedded.servers import record_process, stop_servers
+from headwater.errors import HeadwaterError, Unreachable, UsageError
+from headwater.online.connection import Connection
+from headwater.online.plan_store import load_published
+from headwater.repository import Repository, load_repository
+from pipelines.quickstart_account import Account, print_account
+from pipelines.quickstart_events import LIVE_EVENTS, split_for_replay, write_spine
+from pipelines.throughput import measure_throughput
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+SAMPLE = CHECKOUT / "feature_repo" / "data" / "online_retail_sample.parquet"
+SOURCE, VIEW, SERVICE, BATCH_VIEW = "invoice_lines", "customer_spend", "churn", "customer_profile"
+EVENTS_A_SECOND_LIVE = 50
+SPINE_ROWS = 1_000
+SERVER_PORT, CATALOG_PORT = 8500, 8600
+
+
+def run(root: Path, data: Path) -> Account:
+    """All steps in order, over the repository at `root` with the events of the Parquet file `data`."""
+    work = start_clean(root)
+    account = Account(root=root)
+    command(root, "up")
+    command(root, "apply")
+    repository = load_repository(root)
+    replay = split_for_replay(data, work, time.time())
+    command(root, "produce", SOURCE, replay.bulk)
+    stream(repository, replay.bulk_rows, account)
+    live(repository, replay.live, account)
+    command(root, "sink", "--until-caught-up")
+    start(root, "sink", "sink")
+    command(root, "materialize", BATCH_VIEW)
+    spine = write_spine(replay, work / "spine.parquet", SPINE_ROWS)
+    account.training = work / "training.parquet"
+    command(root, "history", spine.path, "--service", SERVICE, "-o", account.training)
+    account.online_command = ["get", "--service", SERVICE, "--entity", f"customer_id={spine.customer}", "--receipts"]
+    account.online = json.loads(command(root, *account.online_command, "--json").splitlines()[0])
+    account.checks = json.loads(command(root, "check", "--json"))["views"]
+    account.server = serve(root, "server", "serve", SERVER_PORT)
+    account.catalog = serve(root, "catalog", "catalog", CATALOG_PORT)
+    return account
+
+
+def start_clean(root: Path) -> Path:
+    """Stop what runs; remove what an earlier quickstart made, and move any other data aside. Returns a work folder."""
+    stop_servers(root)
+    state = root / ".headwater"
+    work = state / "quickstart"
+    if work.exists():
+        shutil.rmtree(state)
+        say("Starting clean: removed what the last quickstart left in " + short(state))
+    elif (state / "lake").exists():
+        kept = root / time.strftime(".headwater-kept-%Y%m%d-%H%M%S")
+        state.rename(kept)
+        say(f"Starting clean: moved the data that was there to {short(kept)}")
+    work.mkdir(parents=True)
+    return work
+
+
+def stream(repository: Repository, events: int, account: Account) -> None:
+    """Start the worker on a full topic, wait until it has caught up, and note its events a second."""
+    with Connection(repository.need_redis()) as connection:
+        process = start(repository.root, "worker", "stream")
+
+        def still_works() -> None:
+            if not is_alive(process):
+                raise Unreachable(f"The worker ended. The end of {process.log}:\n{tail(Path(process.log))}")
+
+        account.events = events
+        account.events_a_second = measure_throughput(connection, repository.project, SOURCE, events, still_works)
+
+
+def live(repository: Repository, records: list[tuple[bytes | None, bytes]], account: Account) -> None:
+    """Send the last events one by one and note how soon a reader sees each."""
+    from pipelines.freshness import FreshnessProbe
+
+    say(f"Sending the last {LIVE_EVENTS} events at {EVENTS_A_SECOND_LIVE} a second, and watching Redis for each ...")
+    with Connection(repository.need_redis()) as connection:
+        published = load_published(connection, repository.project)
+        if published is None:
+            raise UsageError(f"No plan of project '{repository.project}' in Redis after 'headwater apply'.")
+        probe = FreshnessProbe(repository.need_kafka(), connection, published, VIEW)
+        account.freshness = probe.measure(records, EVENTS_A_SECOND_LIVE)
+        account.events += len(records)
+
+
+def serve(root: Path, name: str, what: str, port: int) -> str:
+    """Start a web server on its usual port, or a free one, and wait for its /health. Returns its address."""
+    port = port if port_is_free(port) else free_port()
+    process = start(root, name, what, "--port", port)
+    address = f"http://127.0.0.1:{port}"
+    deadline = time.monotonic() + 20
+    while not _healthy(address):
+        if not is_alive(process) or time.monotonic() > deadline:
+            raise Unreachable(f"'headwater {what}' did not answer. The end of its log:\n{tail(Path(process.log))}")
+        time.sleep(0.05)
+    return address
+
+
+def _healthy(address: str) -> bool:
+    try:
+        with urlopen(f"{address}/health", timeout=2) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
+
+
+def command(root: Path, *words: object) -> str:
+    """Run a headwater command, show it with the time it took, and return what it printed.
+
+    Raises:
+        HeadwaterError: it failed; what it said is in the message.
+    """
+    with _step(words):
+        answer = subprocess.run(_line(root, words), capture_output=True, text=True, cwd=CHECKOUT, check=False)
+        if answer.returncode:
+            raise HeadwaterError(
+                f"'headwater {' '.join(map(str, words))}' ended with {answer.returncode}:\n"
+                f"{answer.stdout[-2000:]}{answer.stderr[-4000:]}"
+            )
+    return answer.stdout
+
+
+def start(root: Path, name: str, *words: object) -> Any:
+    """Start a headwater command that keeps running until `headwater down`."""
+    with _step((*words, "&")):
+        process = launch(name, _line(root, words), root / ".headwater" / f"{name}.log", cwd=CHECKOUT)
+        record_process(root, process)
+    return process
+
+
+def _line(root: Path, words: tuple[object, ...]) -> list[str]:
+    return [sys.executable, "-m", "headwater", "-C", str(root), *map(str, words)]
+
+
+@contextlib.contextmanager
+def _step(words: tuple[object, ...]) -> Iterator[None]:
+    shown = " ".join(short(word) if isinstance(word, Path) else str(word) for word in words)
+    print(f"$ headwater {shown}", end="", flush=True)
+    began = time.monotonic()
+    try:
+        yield
+    finally:
+        print(f"   ({time.monotonic() - began:.1f} s)", flush=True)
+
+
+def say(text: str) -> None:
+    """A line of the account while it runs."""
+    print(f"  {text}", flush=True)
+
+
+def short(path: Path) -> str:
+    """The path as one would type it from here."""
+    try:
+        return str(path.resolve().relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+def main() -> None:
+    """The command that `make quickstart` runs: 0 when all went well, else the error's exit code."""
+    parser = argparse.ArgumentParser(prog="python -m pipelines.quickstart", description=__doc__)
+    parser.add_argument("--data", type=Path, default=SAMPLE, help="events as Parquet (default: the shop's sample)")
+    parser.add_argument("--repository", type=Path, default=CHECKOUT / "feature_repo", help="default: feature_repo")
+    chosen = parser.parse_args()
+    root: Path = chosen.repository.resolve()
+    began = time.monotonic()
+    try:
+        if not chosen.data.is_file():
+            raise UsageError(f"No file {chosen.data}. Name one: make quickstart DATA=/path/to/events.parquet")
+        account = run(root, chosen.data.resolve())
+    except HeadwaterError as error:
+        print(f"\nError: {error}\n\nWhat was started is stopped by: headwater -C {short(root)} down", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print(f"\nStopped. The servers run on; end them with: headwater -C {short(root)} down", file=sys.stderr)
+        sys.exit(130)
+    print_account(account, time.monotonic() - began)
+
+
+if __name__ == "__main__":
+    main()

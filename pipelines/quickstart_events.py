@@ -1,0 +1,106 @@
+"""What quickstart sends and asks: the shop's events moved to today, and a spine drawn from them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from headwater.errors import UsageError
+
+LIVE_EVENTS = 200
+TIME, CUSTOMER = "invoice_ts", "customer_id"
+DAY = 86_400_000_000
+CHURN = 7 * DAY
+"""Who buys nothing for so long after a purchase is taken for lost."""
+
+
+@dataclass(frozen=True)
+class Replay:
+    """The events in two parts: `bulk`, a Parquet file to send at once, and `live`, sent one by one.
+
+    Both were moved by the same whole number of days, so that the last event lies within the last day.
+    """
+
+    events: pa.Table
+    bulk: Path
+    live: Path
+
+    @property
+    def bulk_rows(self) -> int:
+        """Rows of `bulk`."""
+        return int(self.events.num_rows) - LIVE_EVENTS
+
+
+@dataclass(frozen=True)
+class Spine:
+    """A spine on disk, and a customer who was active lately."""
+
+    path: Path
+    customer: int
+
+
+def split_for_replay(data: Path, folder: Path, now: float) -> Replay:
+    """Read the events, move them to `now` (seconds since the epoch), and write both parts to `folder`.
+
+    Raises:
+        UsageError: the file has not the columns of the shop's events, or too few rows.
+    """
+    events = pq.read_table(data)
+    missing = {TIME, CUSTOMER} - set(events.column_names)
+    if missing or events.num_rows <= LIVE_EVENTS:
+        raise UsageError(
+            f"Expected more than {LIVE_EVENTS} retail events with the columns {TIME} and {CUSTOMER} in {data}, "
+            f"got {events.num_rows} rows with {', '.join(events.column_names)}."
+        )
+    times = _micros(events)
+    days = (int(now * 1_000_000) - int(times.max())) // DAY
+    moved = pa.array(times + days * DAY, pa.int64()).cast(pa.timestamp("us", "UTC"))
+    events = events.set_column(events.column_names.index(TIME), TIME, moved)
+    replay = Replay(events, folder / "bulk.parquet", folder / "live.parquet")
+    pq.write_table(events.slice(0, replay.bulk_rows), replay.bulk)
+    pq.write_table(events.slice(replay.bulk_rows), replay.live)
+    return replay
+
+
+def write_spine(replay: Replay, path: Path, rows: int) -> Spine:
+    """Draw purchases evenly over all events, and label each: was the customer lost (see CHURN)?
+
+    Only purchases whose label the events can tell are drawn.
+    """
+    known = replay.events.filter(pc.is_valid(replay.events[CUSTOMER]))
+    times, customers = _micros(known), known[CUSTOMER].cast(pa.int64()).to_numpy()
+    told = np.flatnonzero(times <= times.max() - CHURN)
+    drawn = told[np.unique(np.linspace(0, len(told) - 1, rows).astype(np.int64))]
+    labels = _churned(times, customers, drawn)
+    columns: dict[str, Any] = {
+        CUSTOMER: customers[drawn],
+        "event_timestamp": pa.array(times[drawn]).cast(pa.timestamp("us", "UTC")),
+        "churned": labels,
+    }
+    pq.write_table(pa.table(columns), path)
+    return Spine(path, int(customers[np.argmax(times)]))
+
+
+def _churned(times: NDArray[np.int64], customers: NDArray[np.int64], drawn: NDArray[np.int64]) -> NDArray[np.bool_]:
+    order = np.lexsort((times, customers))
+    sorted_customers, sorted_times = customers[order], times[order]
+    labels = np.empty(len(drawn), np.bool_)
+    for at, index in enumerate(drawn):
+        first = np.searchsorted(sorted_customers, customers[index], "left")
+        end = np.searchsorted(sorted_customers, customers[index], "right")
+        later = np.searchsorted(sorted_times[first:end], times[index], "right") + first
+        labels[at] = later == end or sorted_times[later] - times[index] > CHURN
+    return labels
+
+
+def _micros(events: pa.Table) -> NDArray[np.int64]:
+    stamps = events[TIME].cast(pa.timestamp("us", getattr(events[TIME].type, "tz", None)))
+    result: NDArray[np.int64] = stamps.cast(pa.int64()).to_numpy()
+    return result
