@@ -8,8 +8,11 @@ The hierarchy, and the exit code that the command line gives each::
     ├── GateClosed                     1   a batch failed its expectations; nothing was published
     ├── DefectsFound                   1   the check found differences that nothing explains
     ├── TopicChanged                   1   a topic was recreated, or a position lies outside of its log
-    ├── ReadError                      1   a value that cannot be given: past its type, view unavailable
+    ├── ReadError                      1   a value that cannot be given: past its type, a damaged row
+    │   └── Unavailable                1   no plan, or a view that is not filled yet: may be there later
+    ├── CommandError                   1   Redis answered a command with an error (online/connection.py)
     ├── UsageError                     2   wrong use of a command or a function
+    │   ├── UnknownName                2   a view, feature or service that the plan does not have
     │   └── MissingExtra               2   a Python package of an extra is not installed
     └── Unreachable                    3   a server did not answer: worth trying again (transient)
 
@@ -57,10 +60,18 @@ class ReadError(HeadwaterError):
     """A feature value cannot be given: it does not fit its type, or its view is unavailable."""
 
 
+class Unavailable(ReadError):
+    """Nothing can be read yet: no plan is published, or the view has no complete fill. Never zeros instead."""
+
+
 class UsageError(HeadwaterError):
     """A command or function was used wrongly."""
 
     exit_code = 2
+
+
+class UnknownName(UsageError):
+    """A feature view, feature or feature service was asked for that the published plan does not have."""
 
 
 class MissingExtra(UsageError):

@@ -24,7 +24,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -34,29 +33,13 @@ from numpy.typing import NDArray
 from headwater.columns import Column
 from headwater.errors import ReadError, UsageError, nearest
 from headwater.plans.plan import CODEC_VERSION, BatchView
+from headwater.rows.reader import RowsRead
 
 KIND = 2
 _HEADER = 4
 _FORMATS = {"int64": "q", "timestamp": "q", "bool": "q", "float64": "d", "string": "Q", "bytes": "Q"}
 _MANY = 8
 """From so many rows on, numpy takes less time than struct."""
-
-
-@dataclass(frozen=True, slots=True)
-class PlainRead:
-    """What was read of n rows.
-
-    Attributes:
-        values: a list of n Python values for each feature asked for; timestamps are int microseconds.
-        effective: the time each row was read at, microseconds.
-        status: "PRESENT", "NOT_FOUND" or "OUTSIDE_MAX_AGE", a row each; all values of the latter two are None.
-        newest: the row's event time, None where there is no row.
-    """
-
-    values: dict[str, list[Any]]
-    effective: list[int]
-    status: list[str]
-    newest: list[int | None]
 
 
 def encode_plain(view: BatchView, columns: Mapping[str, Column], event_time: int | NDArray[np.int64]) -> list[bytes]:
@@ -107,13 +90,18 @@ class PlainReader:
         self._bits = [(_HEADER + i // 64, i % 64) for _, i in picks]
         self._bit_words = np.array([w for w, _ in self._bits], np.intp)
         self._bit_shifts = np.array([b for _, b in self._bits], np.uint64)
+        self._special = [(name, kind) for name, _, kind in self._picks if kind in ("bool", "string", "bytes")]
+        doubles = [(name, at) for name, at, kind in self._picks if kind == "float64"]
+        others = [(name, at) for name, at, kind in self._picks if kind != "float64"]
+        self._doubles = [name for name, _ in doubles], np.array([at for _, at in doubles], np.intp)
+        self._others = [name for name, _ in others], np.array([at for _, at in others], np.intp)
         self._has_tail = any(f.dtype in ("string", "bytes") for f in view.features)
         self._mark = CODEC_VERSION | KIND << 8
         nulls = [2**64 - 1] * bitmap
         zeros = [0.0 if f.dtype == "float64" else 0 for f in view.features]
         self._absent = self._struct.pack(0, self._mark, 0, 0, *nulls, *zeros)
 
-    def read(self, rows: Sequence[bytes | None], as_of: int | Sequence[int]) -> PlainRead:
+    def read(self, rows: Sequence[bytes | None], as_of: int | Sequence[int]) -> RowsRead:
         """The values of n rows (None: no such row) at `as_of` (microseconds; one for all or one a row).
 
         Raises:
@@ -124,7 +112,7 @@ class PlainReader:
         except (struct.error, UnicodeDecodeError) as error:
             raise self._damaged(str(error)) from error
 
-    def _read_few(self, rows: Sequence[bytes | None], as_of: int | Sequence[int]) -> PlainRead:
+    def _read_few(self, rows: Sequence[bytes | None], as_of: int | Sequence[int]) -> RowsRead:
         absent, unpack, size = self._absent, self._struct.unpack_from, self._struct.size
         times = [as_of] * len(rows) if isinstance(as_of, int) else as_of
         present = [absent if row is None else row for row in rows]
@@ -132,12 +120,12 @@ class PlainReader:
         for row, field in zip(present, fields, strict=True):
             if field[1] & 0xFFFFFFFF != self._mark or len(row) != size + (field[1] >> 32):
                 raise self._damaged("its header or its length is not what this version writes")
-        values = {
-            name: [field[at] for field in fields]
-            if kind in ("int64", "float64", "timestamp")
-            else self._tail_or_bool(present, [field[at] for field in fields], kind)
-            for name, at, kind in self._picks
-        }
+        slots = list(map(list, zip(*fields, strict=True)))
+        values = (
+            {name: slots[at] for name, at, _ in self._picks} if fields else {name: [] for name, _, _ in self._picks}
+        )
+        for name, kind in self._special:
+            values[name] = self._tail_or_bool(present, values[name], kind)
         newest = [None if row is None else field[3] for row, field in zip(rows, fields, strict=True)]
         status = [self._status(t, q) for t, q in zip(newest, times, strict=True)]
         effective = [q if t is None or t < q else t + 1 for t, q in zip(newest, times, strict=True)]
@@ -149,30 +137,25 @@ class PlainReader:
                 for (name, _, _), (word, bit) in zip(self._picks, self._bits, strict=True):
                     if field[word] >> bit & 1:
                         values[name][r] = None
-        return PlainRead(values, effective, status, newest)
+        return RowsRead(values, effective, status, newest)
 
-    def _read_many(self, rows: Sequence[bytes | None], as_of: int | Sequence[int]) -> PlainRead:
+    def _read_many(self, rows: Sequence[bytes | None], as_of: int | Sequence[int]) -> RowsRead:
         present = [self._absent if row is None else row for row in rows]
         missing = np.fromiter((row is None for row in rows), np.bool_, len(rows)) if None in rows else None
         words = self._words(present)
-        ints = words.view("<i8")
-        doubles = words.view("<f8")
-        values: dict[str, list[Any]] = {}
-        for name, at, kind in self._picks:
-            if kind == "float64":
-                values[name] = doubles[at].tolist()
-            elif kind in ("int64", "timestamp"):
-                values[name] = ints[at].tolist()
-            else:
-                values[name] = self._tail_or_bool(present, ints[at].tolist(), kind)
+        values: dict[str, list[Any]] = {name: [] for name, _, _ in self._picks}
+        values.update(zip(self._doubles[0], words.view("<f8")[self._doubles[1]].tolist(), strict=True))
+        values.update(zip(self._others[0], words.view("<i8")[self._others[1]].tolist(), strict=True))
+        for name, kind in self._special:
+            values[name] = self._tail_or_bool(present, values[name], kind)
         times = np.asarray(as_of, np.int64)
-        newest = ints[3]
+        newest = words[3].view("<i8")
         old = None if self._view.ttl is None else newest < times - self._view.ttl
         effective = np.where(newest < times, times, newest + 1)
         if missing is not None:
             effective = np.where(missing, times, effective)
         self._blank(values, words, missing, old)
-        return PlainRead(values, effective.tolist(), *self._facts(newest, missing, old))
+        return RowsRead(values, effective.tolist(), *self._facts(newest, missing, old))
 
     def _words(self, rows: list[bytes]) -> NDArray[np.uint64]:
         """The fixed words of the rows, transposed: one contiguous line a word."""
