@@ -96,7 +96,13 @@ def _head(facts: Facts) -> dict[str, Any]:
 
 
 def _summary(view: View, measured: ViewFacts) -> dict[str, Any]:
-    said = {"state": measured.state, "lag": measured.lag, "freshness_ms": measured.freshness_ms}
+    fresh = measured.freshness
+    said = {
+        "state": measured.state,
+        "lag": measured.lag,
+        "freshness_ms": fresh if isinstance(fresh, Unknown) else fresh.ms,
+        "freshness_measured_at": fresh if isinstance(fresh, Unknown) else iso(fresh.measured_at),
+    }
     return {
         "view": view.name,
         "kind": kind(view),

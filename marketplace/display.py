@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from headwater.durations import format_duration
 from headwater.plans.plan import Expectation, StreamView, View
 from headwater.receipts.results import ViewCheck
-from marketplace.facts import Unknown
+from marketplace.facts import Freshness, Unknown
 
 
 @dataclass(frozen=True)
@@ -39,14 +39,14 @@ def check_badge(check: ViewCheck | Unknown) -> Badge:
     return Badge(f"{equal:,} equal", "good", title)
 
 
-def freshness_badge(view: View, freshness_ms: float | Unknown) -> Badge:
+def freshness_badge(view: View, freshness: Freshness | Unknown) -> Badge:
     """The measured freshness, judged by the view's target where it has one."""
-    if isinstance(freshness_ms, Unknown):
-        return Badge("unknown", "quiet", freshness_ms.reason)
-    text = milliseconds(freshness_ms)
+    if isinstance(freshness, Unknown):
+        return Badge("unknown", "quiet", freshness.reason)
+    text = milliseconds(freshness.ms)
     if view.freshness is None:
         return Badge(text, "quiet", "no target was set")
-    within = freshness_ms * 1000 <= view.freshness
+    within = freshness.ms * 1000 <= view.freshness
     target = format_duration(view.freshness)
     return Badge(text, "good" if within else "warn", f"{'within' if within else 'over'} the target of {target}")
 

@@ -23,19 +23,28 @@ class Unknown:
 
 
 @dataclass(frozen=True)
+class Freshness:
+    """Milliseconds from an event's arrival at the broker to its rows being readable (of a batch view: the age
+    of its newest snapshot), and when that was measured (microseconds since the epoch)."""
+
+    ms: float
+    measured_at: int
+
+
+@dataclass(frozen=True)
 class ViewFacts:
     """What was measured of one view.
 
     Attributes:
         state: "active", "filling" or "unavailable": whether it can be read online.
         lag: events that are not applied yet.
-        freshness_ms: milliseconds between now and what the rows know.
+        freshness: how old values are when they can be read.
         check: the last result of `headwater check`.
     """
 
     state: str | Unknown
     lag: int | Unknown
-    freshness_ms: float | Unknown
+    freshness: Freshness | Unknown
     check: ViewCheck | Unknown
 
 

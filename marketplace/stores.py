@@ -20,7 +20,7 @@ from headwater.plans.plan import BatchView, Plan, StreamView, View
 from headwater.receipts.results import ViewCheck
 from headwater.repository import Repository
 from marketplace.examples import find_examples
-from marketplace.facts import ExampleRow, Facts, Unknown, ViewFacts
+from marketplace.facts import ExampleRow, Facts, Freshness, Unknown, ViewFacts
 
 T = TypeVar("T")
 _NOT_CHECKED = Unknown("no check was recorded yet; run 'headwater check'")
@@ -29,7 +29,7 @@ _NO_LAG = {
     BatchView: Unknown("a batch view reads no topic"),
 }
 _NO_FRESHNESS = {
-    StreamView: Unknown("no event was applied yet"),
+    StreamView: Unknown("no worker measured it in the last day"),
     BatchView: Unknown("no snapshot was published yet"),
 }
 
@@ -130,44 +130,56 @@ def _measure(
     checks = _attempt(lambda: _checks(repository))
     if isinstance(checks, Unknown):
         problems.append(f"Results of checks are unknown: {checks.reason}.")
+    lags: dict[str, int | None] | Unknown
+    fresh: dict[str, Freshness] | Unknown
     if isinstance(published, PublishedPlan):
-        statuses = _attempt(lambda: _statuses(repository))
-        if isinstance(statuses, Unknown):
-            problems.append(f"Freshness and lag are unknown: {statuses.reason}.")
+        fresh = _attempt(lambda: _freshness(repository, plan))
+        lags = _attempt(lambda: _lags(repository))
+        if isinstance(lags, Unknown):
+            problems.append(f"Lag is unknown: {lags.reason}.")
     else:
-        statuses = published or Unknown("nothing is published to Redis; run 'headwater apply'")
-    facts = {}
-    for view in plan.views:
-        lag, freshness = _status_of(view, statuses)
-        check = checks if isinstance(checks, Unknown) else checks.get(view.name, _NOT_CHECKED)
-        facts[view.name] = ViewFacts(_state(view, published), lag, freshness, check)
-    return facts
+        fresh = lags = published or Unknown("nothing is published to Redis; run 'headwater apply'")
+    return {
+        view.name: ViewFacts(
+            state=_state(view, published),
+            lag=_lag_of(view, lags),
+            freshness=fresh if isinstance(fresh, Unknown) else fresh.get(view.name, _NO_FRESHNESS[type(view)]),
+            check=checks if isinstance(checks, Unknown) else checks.get(view.name, _NOT_CHECKED),
+        )
+        for view in plan.views
+    }
 
 
-def _statuses(repository: Repository) -> dict[str, tuple[int | None, float | None]]:
+def _lags(repository: Repository) -> dict[str, int | None]:
+    """Lag by view. Raises Unreachable where Redis or Kafka is away."""
     from headwater.online.status import view_statuses
 
-    return {s.view: (s.lag, s.freshness_ms) for s in view_statuses(repository)}
+    return {s.view: s.lag for s in view_statuses(repository)}
+
+
+def _freshness(repository: Repository, plan: Plan) -> dict[str, Freshness]:
+    """What workers last measured; apart from lag, because it needs no broker."""
+    from headwater.online.connection import Connection
+    from headwater.online.freshness import load_statistics
+
+    with Connection(repository.need_redis(), timeout=5.0, connect_timeout=2.0) as connection:
+        found = load_statistics(connection, repository.project, [v.name for v in plan.views])
+    return {name: Freshness(f.freshness_p50_ms, f.at) for name, f in found.items()}
 
 
 def _checks(repository: Repository) -> dict[str, ViewCheck]:
     from headwater.lake import Lake
 
-    checks: dict[str, ViewCheck] = Lake(repository.lake).latest_checks()
-    return checks
+    return Lake(repository.lake).latest_checks()
 
 
-def _status_of(
-    view: View, statuses: dict[str, tuple[int | None, float | None]] | Unknown
-) -> tuple[int | Unknown, float | Unknown]:
-    """(lag, freshness) of a view, each with the reason where it has none."""
-    if isinstance(statuses, Unknown):
-        return statuses, statuses
-    lag, freshness = statuses.get(view.name, (None, None))
-    return (
-        _NO_LAG[type(view)] if lag is None else lag,
-        _NO_FRESHNESS[type(view)] if freshness is None else freshness,
-    )
+def _lag_of(view: View, lags: dict[str, int | None] | Unknown) -> int | Unknown:
+    if isinstance(view, BatchView):
+        return _NO_LAG[BatchView]
+    if isinstance(lags, Unknown):
+        return lags
+    lag = lags.get(view.name)
+    return _NO_LAG[StreamView] if lag is None else lag
 
 
 def _state(view: View, published: PublishedPlan | Unknown | None) -> str | Unknown:

@@ -13,7 +13,7 @@ from headwater.durations import DAY, HOUR, MINUTE, SECOND
 from headwater.plans.plan import BatchView, Expectation, Feature, Field, Plan, Service, Source, StreamView
 from headwater.receipts.results import Example, ViewCheck
 from marketplace.app import make_app
-from marketplace.facts import ExampleRow, Facts, MemoryFacts, Unknown, ViewFacts
+from marketplace.facts import ExampleRow, Facts, Freshness, MemoryFacts, Unknown, ViewFacts
 
 AT = 1_795_262_648_000_000  # 2026-11-21 12:04:08 UTC
 
@@ -62,8 +62,8 @@ BROKEN = ViewCheck(
     (Example("17850", "defect", "amount_sum_1h: 12.5 online, 13.5 in the lake"),),
 )  # fmt: skip
 MEASURED = {
-    "customer_spend": ViewFacts("active", 0, 43.2, EQUAL),
-    "product_demand": ViewFacts("filling", 1200, 95_000.0, LATE),
+    "customer_spend": ViewFacts("active", 0, Freshness(43.2, AT - SECOND), EQUAL),
+    "product_demand": ViewFacts("filling", 1200, Freshness(95_000.0, AT - HOUR), LATE),
     "customer_profile": ViewFacts("active", Unknown("a batch view has no lag"), Unknown("no row was written yet"),
                                   Unknown("no check was recorded yet; run 'headwater check'")),
 }  # fmt: skip

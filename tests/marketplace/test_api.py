@@ -49,7 +49,9 @@ def test_an_unknown_fact_is_null_with_its_reason_and_never_zero(browse: Browse, 
     facts = make_facts(views={"customer_spend": ViewFacts(away, away, away, away)})
     answer = browse(facts, "/api/views/customer_spend").json()
     assert (answer["state"], answer["lag"], answer["freshness_ms"], answer["check"]) == (None, None, None, None)
-    assert answer["unknown"] == dict.fromkeys(("state", "lag", "freshness_ms", "check"), away.reason)
+    assert answer["unknown"] == dict.fromkeys(
+        ("state", "lag", "freshness_ms", "freshness_measured_at", "check"), away.reason
+    )
 
 
 def test_an_unknown_view_is_a_404_with_the_known_names(browse: Browse, make_facts: MakeFacts) -> None:

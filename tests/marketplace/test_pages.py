@@ -61,7 +61,8 @@ def test_a_typing_error_is_named_on_the_page(browse: Browse, make_facts: MakeFac
 def test_a_view_page_shows_definition_windows_and_consumers(browse: Browse, make_facts: MakeFacts) -> None:
     text = text_of(browse(make_facts(), "/views/customer_spend").text)
     for said in (
-        "Freshness now 43 ms target 10s", "Lag 0 events", "Online served online", "Last check 4,572 equal",
+        "Freshness now 43 ms target 10s, measured at 2026-11-21 12:04:07 UTC",
+        "Lag 0 events", "Online served online", "Last check 4,572 equal",
         "Owner growth@shop.example", "tier: gold", "Keys customer_id int64", "Source invoice_lines topic",
         "Where customer_id IS NOT NULL AND quantity > 0", "Derives amount = quantity * unit_price",
         "Services churn", "State hash 0f3a9c51d2e47b86", "count_1h count events 1h 5m int64",
