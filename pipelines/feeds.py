@@ -21,11 +21,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headwater.durations import DAY
 from headwater.events.batch import Events
 from headwater.events.select import Selected, select
 from headwater.online import scripts
 from headwater.online.connection import CommandError, Connection
+from headwater.online.expiry import expiry_of
 from headwater.online.keys import counter_key, entity_key, position_key, row_prefix
 from headwater.online.published import Fill
 from headwater.plans.plan import StreamView
@@ -35,7 +35,6 @@ from headwater.rows.table import RowTable
 
 ROWS_A_SCRIPT = 1000
 CACHE_BYTES = 1 << 30
-MARGIN = 7 * DAY
 
 Ints = NDArray[np.int64]
 
@@ -60,14 +59,6 @@ class _Chunk:
     expected: bytes
     values: list[bytes | memoryview]
     digests: NDArray[np.uint64]
-
-
-def expiry_of(view: StreamView, fill: Fill) -> int | None:
-    """Milliseconds that a row lives after a write: longest window, its hop, retention and 7 days; None for ever."""
-    if fill.retention_ms < 0 or any(f.window is None for f in view.features):
-        return None
-    hop, window = max(view.hops().items(), key=lambda item: item[1] + item[0])
-    return (window + hop + MARGIN) // 1000 + fill.retention_ms
 
 
 class ViewFeed:

@@ -16,9 +16,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
-from deltalake.exceptions import CommitFailedError
+from deltalake.exceptions import CommitFailedError, DeltaError
 
-from headwater.errors import HeadwaterError, TopicChanged
+from headwater.errors import HeadwaterError, TopicChanged, Unreachable
 from headwater.lake.event_rows import META, PLACE, REJECTION, event_schema
 from headwater.lake.tables import TablePath, files_of, missing_files, read_files
 from headwater.plans.plan import Source
@@ -88,9 +88,10 @@ class EventSnapshot:
         """Rejected records: `_partition`, `_offset`, `_broker_time`, `_arrived_at`, `_kind`, `_reason`, `_raw`."""
         return self._read(source, [f.name for f in (*PLACE, *REJECTION)], [pc.field("_kind").is_valid()])
 
-    def read_places(self) -> pa.Table:
-        """`_partition` and `_offset` of every record, admitted or not."""
-        return read_files(self.table, self.files, pa.schema(META), ["_partition", "_offset"])
+    def read_places(self, files: Sequence[str] | None = None) -> pa.Table:
+        """`_partition` and `_offset` of every record, admitted or not; of these files only, where they are given."""
+        chosen = self.files if files is None else files
+        return read_files(self.table, chosen, pa.schema(META), ["_partition", "_offset"])
 
     def _read(
         self, source: Source, columns: list[str], conditions: list[pc.Expression], files: Sequence[str] | None = None
@@ -114,9 +115,8 @@ class EventWriter:
         Raises:
             TopicChanged: the table was filled from a topic of another id.
         """
-        self._table, self._source, self._topic_id = table, source, topic_id
-        handle = table.open()
-        self._handle = handle or table.create(event_schema(source), {TOPIC_ID: topic_id})
+        self._table, self._source, self.topic_id = table, source, topic_id
+        self._handle = table.open() or self._created()
         known = topic_id_of(self._handle)
         if known != topic_id:
             raise TopicChanged(
@@ -124,6 +124,16 @@ class EventWriter:
                 f"from the topic of id {known}: it was deleted and created again. Their offsets have nothing in "
                 f"common. Move the table {table.uri} away to begin a new one, or name another topic in the source."
             )
+
+    def _created(self) -> DeltaTable:
+        try:
+            return self._table.create(event_schema(self._source), {TOPIC_ID: self.topic_id})
+        except DeltaError:
+            # Another sink has created it since.
+            handle = self._table.open()
+            if handle is None:
+                raise
+            return handle
 
     def positions(self) -> dict[int, int]:
         """1. Partition -> next offset, as this writer's handle knows them."""
@@ -136,6 +146,7 @@ class EventWriter:
 
         Raises:
             CommitRefused: `starts` are not the handle's positions, or another sink was faster.
+            Unreachable: the disk or the object store failed; whether the commit holds, only a new writer knows.
         """
         known = self.positions()
         for partition, start in starts.items():
@@ -144,15 +155,17 @@ class EventWriter:
                     f"Partition {partition} of {self._source.topic!r}: the batch begins at {start}, the lake is at "
                     f"{known[partition]}."
                 )
-        transactions = [Transaction(_app(self._topic_id, p), end) for p, end in ends.items()]
+        transactions = [Transaction(_app(self.topic_id, p), end) for p, end in ends.items()]
         count = max([*ends, *known]) + 1
-        if self._handle.transaction_version(_app(self._topic_id, "partitions")) != count:
-            transactions.append(Transaction(_app(self._topic_id, "partitions"), count))
+        if self._handle.transaction_version(_app(self.topic_id, "partitions")) != count:
+            transactions.append(Transaction(_app(self.topic_id, "partitions"), count))
         properties = CommitProperties(app_transactions=transactions, max_commit_retries=COMMIT_RETRIES)
         try:
             write_deltalake(self._handle, rows, mode="append", schema_mode="merge", commit_properties=properties)
         except CommitFailedError as error:
             raise CommitRefused(f"Table {self._table.name!r} refused a commit: {error}") from error
+        except OSError as error:
+            raise Unreachable(f"The lake's table {self._table.name!r} cannot be written: {error}") from error
 
     def compact(self, most: int) -> None:
         """Join small files where the table has more than `most`; readers of older versions keep theirs.

@@ -5,7 +5,7 @@ The same tables, laws and codec as the worker's, so equal events give equal byte
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,8 +45,13 @@ def key_codes(keys: Sequence[Column]) -> tuple[NDArray[np.int64], list[Any]]:
     return found, list(codes)
 
 
-def fold(layout: RowLayout, events: Selected, *, born: int | None) -> Iterator[FoldedRow]:
-    """The row of every key, from its events; `born` as in `RowTable.fold`."""
+def fold(
+    layout: RowLayout, events: Selected, *, born: int | Mapping[Any, Mapping[int, int]] | None
+) -> Iterator[FoldedRow]:
+    """The row of every key, from its events.
+
+    `born`: as in `RowTable.fold`; or, by key and partition, the born offsets that rows claim for themselves.
+    """
     codes, keys = key_codes(events.keys)
     order = np.argsort(codes, kind="stable")
     sorted_codes = codes[order]
@@ -58,7 +63,9 @@ def fold(layout: RowLayout, events: Selected, *, born: int | None) -> Iterator[F
         low, high = int(sorted_codes[first]), int(sorted_codes[last - 1]) + 1
         table = RowTable(layout, high - low)
         rows, _ = table.numbers(keys[low:high])
-        table.fold(codes[mine] - low, events.take(mine), born=born)
+        table.fold(codes[mine] - low, events.take(mine), born=None if isinstance(born, Mapping) else born)
+        if isinstance(born, Mapping):
+            table.claim_born(rows, [born.get(k, {}) for k in keys[low:high]])
         for key, data in zip(keys[low:high], table.encode(rows)[0], strict=True):
             yield FoldedRow(key if len(events.keys) > 1 else (key,), bytes(data))
         first = last

@@ -7,7 +7,7 @@ left the window is recognised by its number. Merging touches only the tiles that
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -154,6 +154,13 @@ class RowTable:
         self._apply(rows, events, born)
         self._merge_tiles(row, time, Runs(events, order, starts))
         return touched
+
+    def claim_born(self, rows: Ints, claims: Sequence[Mapping[int, int]]) -> None:
+        """Take the born offsets (by partition) that rows claim, where events of the partition were applied."""
+        for row, claim in zip(rows.tolist(), claims, strict=True):
+            for partition, born in claim.items():
+                if partition < self.applied.shape[1] and self.applied[row, partition] >= 0:
+                    self.born[row, partition] = born
 
     def encode(self, rows: Ints) -> tuple[list[bytes | memoryview], NDArray[np.uint64]]:
         """The bytes of rows and their digests; `digests` stays what Redis holds until `written`."""
