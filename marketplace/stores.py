@@ -30,7 +30,7 @@ _NO_LAG = {
 }
 _NO_FRESHNESS = {
     StreamView: Unknown("no worker measured it in the last day"),
-    BatchView: Unknown("no snapshot was published yet"),
+    BatchView: Unknown("it was not materialized yet"),
 }
 
 
@@ -143,7 +143,7 @@ def _measure(
         view.name: ViewFacts(
             state=_state(view, published),
             lag=_lag_of(view, lags),
-            freshness=fresh if isinstance(fresh, Unknown) else fresh.get(view.name, _NO_FRESHNESS[type(view)]),
+            freshness=_freshness_of(repository, view, fresh),
             check=checks if isinstance(checks, Unknown) else checks.get(view.name, _NOT_CHECKED),
         )
         for view in plan.views
@@ -165,6 +165,28 @@ def _freshness(repository: Repository, plan: Plan) -> dict[str, Freshness]:
     with Connection(repository.need_redis(), timeout=5.0, connect_timeout=2.0) as connection:
         found = load_statistics(connection, repository.project, [v.name for v in plan.views])
     return {name: Freshness(f.freshness_p50_ms, f.at) for name, f in found.items()}
+
+
+def _freshness_of(repository: Repository, view: View, fresh: dict[str, Freshness] | Unknown) -> Freshness | Unknown:
+    if isinstance(view, BatchView):
+        age = _attempt(lambda: _snapshot_age(repository, view))
+        return age or _NO_FRESHNESS[BatchView]
+    return fresh if isinstance(fresh, Unknown) else fresh.get(view.name, _NO_FRESHNESS[StreamView])
+
+
+def _snapshot_age(repository: Repository, view: BatchView) -> Freshness | None:
+    """The age of the view's newest snapshot, by the lake's file statistics; None where there is none."""
+    import pyarrow as pa
+
+    from headwater.lake import Lake
+
+    table = Lake(repository.lake).views_table(view.name).open()
+    files = pa.table(table.get_add_actions(flatten=True)) if table is not None else None
+    if files is None or "max.event_timestamp" not in files.column_names:
+        return None
+    newest = max((t for t in files["max.event_timestamp"].to_pylist() if t is not None), default=None)
+    now = time.time_ns() // 1000
+    return None if newest is None else Freshness(now / 1000 - newest.timestamp() * 1000, now)
 
 
 def _checks(repository: Repository) -> dict[str, ViewCheck]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import pyarrow as pa
 import pytest
 
 from headwater.errors import UsageError
@@ -18,7 +20,7 @@ from headwater.online.published import Active, PublishedPlan
 from headwater.plans.plan import Plan
 from headwater.receipts.results import ViewCheck
 from headwater.repository import load_repository
-from marketplace.facts import Unknown
+from marketplace.facts import Freshness, Unknown
 from marketplace.stores import StoreFacts
 
 
@@ -53,7 +55,26 @@ def test_a_published_plan_is_shown_with_its_checks_and_states(tmp_path: Path, re
     assert facts.measured("customer_spend").state == "active"
     assert facts.measured("product_demand").state == "unavailable"
     assert facts.measured("product_demand").check == Unknown("no check was recorded yet; run 'headwater check'")
+    assert facts.measured("customer_profile").freshness == Unknown("it was not materialized yet")
     assert facts.measured("customer_profile").lag == Unknown("a batch view reads no topic")
+
+
+@pytest.mark.redis
+def test_a_batch_view_is_as_fresh_as_its_newest_snapshot(tmp_path: Path, redis_url: str, shop: Any) -> None:
+    project = f"t{uuid.uuid4().hex[:8]}"
+    plan = msgspec.structs.replace(shop, project=project)
+    connection = Connection(redis_url)
+    connection.command("SET", plan_key(project), msgspec.json.encode(PublishedPlan("1", plan, {})))
+    connection.close()
+    repository = load_repository(write_repository(tmp_path, project, redis_url))
+    hour = 3_600_000_000
+    now = time.time_ns() // 1000
+    for at in (now - hour, now - 5 * hour):
+        table = pa.table({"customer_id": [1, 2], "frequency": [3, 4], "monetary": [1.0, None]})
+        Lake(repository.lake).append_view_snapshot(plan.view("customer_profile"), table, at)
+    fresh = StoreFacts(lambda: repository).read().measured("customer_profile").freshness
+    assert isinstance(fresh, Freshness)
+    assert 3_600_000 <= fresh.ms < 3_660_000
 
 
 def test_redis_away_and_nothing_applied_is_an_empty_catalog_that_names_the_address(tmp_path: Path) -> None:
