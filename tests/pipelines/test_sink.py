@@ -1,0 +1,206 @@
+"""The sink on a real broker, Redis and Delta tables: every record once, whatever is killed or restarted."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from confluent_kafka import Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from headwater.lake import Lake
+from headwater.online.connection import Connection
+from headwater.online.plan_store import publish
+from headwater.plans.plan import Expectation, Field, Plan, Source
+from headwater.repository import load_repository
+
+pytestmark = [pytest.mark.kafka, pytest.mark.redis]
+T = 1_700_000_000_000_000
+
+
+class Shop:
+    """A repository with one published source over a topic of its own."""
+
+    def __init__(self, make_repository: Callable[..., Path], kafka: str, partitions: int = 3) -> None:
+        self.root = make_repository(definitions="", kafka=kafka)
+        self.repository = load_repository(self.root)
+        self.lake = Lake(self.repository.lake)
+        self.topic = f"orders-{uuid.uuid4().hex[:8]}"
+        self.admin = AdminClient({"bootstrap.servers": kafka})
+        self.kafka = kafka
+        self.create(partitions)
+        self.source = Source(
+            name="orders", topic=self.topic, event_time="at", key="customer", tolerance=86_400_000_000,
+            fields=(Field("at", "timestamp"), Field("customer", "int64")),
+            expectations=(Expectation("between", "customer", 0, None),),
+        )  # fmt: skip
+        with Connection(self.repository.need_redis()) as connection:
+            publish(connection, self.repository.kafka, Plan(self.repository.project, sources=(self.source,)))
+
+    def create(self, partitions: int) -> None:
+        config = {"message.timestamp.type": "LogAppendTime"}
+        [done] = self.admin.create_topics([NewTopic(self.topic, partitions, 1, config=config)]).values()
+        done.result(20)
+
+    def produce(self, customers: range, partition: int | None = None, transactional: str | None = None) -> None:
+        producer = Producer(
+            {"bootstrap.servers": self.kafka, "linger.ms": 5}
+            | ({"transactional.id": transactional} if transactional else {})
+        )
+        if transactional:
+            producer.init_transactions(20)
+            producer.begin_transaction()
+        for n in customers:
+            value = json.dumps({"at": T + n, "customer": n})
+            producer.produce(self.topic, value, str(n), partition=n % 3 if partition is None else partition)
+        assert producer.flush(20) == 0
+        if transactional and "abort" in transactional:
+            producer.abort_transaction(20)
+        elif transactional:
+            producer.commit_transaction(20)
+
+    def customers(self) -> list[int]:
+        return sorted(self.lake.read_events(self.source)["customer"].to_pylist())
+
+    def wait_for(self, count: int, seconds: float = 30) -> None:
+        deadline = time.monotonic() + seconds
+        while self.lake.read_events(self.source).num_rows < count:
+            assert time.monotonic() < deadline, f"{self.lake.read_events(self.source).num_rows} of {count} events"
+            time.sleep(0.1)
+
+
+@pytest.fixture
+def shop(make_repository: Callable[..., Path], kafka: str) -> Shop:
+    return Shop(make_repository, kafka)
+
+
+def test_until_caught_up_keeps_every_record_once_and_again_adds_nothing(shop: Shop, headwater_cli: Callable) -> None:
+    shop.produce(range(1000))
+    producer = Producer({"bootstrap.servers": shop.kafka})
+    for value in (b"{", None, b'{"at": 1, "customer": -1}', b'{"at": "2999-01-01T00:00:00Z"}', b"\xff"):
+        producer.produce(shop.topic, value, partition=1)
+    producer.flush(20)
+    for _ in range(2):
+        headwater_cli("sink", "--until-caught-up", repo=shop.root)
+        assert shop.customers() == list(range(1000))
+    snapshot = shop.lake.events(shop.topic)
+    assert snapshot is not None
+    assert snapshot.read_places().num_rows == 1005
+    rejected = snapshot.read_rejected(shop.source).sort_by("_offset").to_pydict()
+    assert rejected["_kind"] == ["dead-letter", "dead-letter", "quarantine", "dead-letter", "dead-letter"]
+    assert rejected["_raw"][0] == b"{"
+    assert "ahead of the broker's time" in rejected["_reason"][3]
+    shop.produce(range(1000, 1010))
+    headwater_cli("sink", "--until-caught-up", repo=shop.root)
+    assert shop.customers() == list(range(1010))
+
+
+def test_transactions_are_read_committed_and_their_ends_are_reached(shop: Shop, headwater_cli: Callable) -> None:
+    shop.produce(range(10), transactional=f"{shop.topic}-commit")
+    shop.produce(range(10, 20), transactional=f"{shop.topic}-abort")
+    headwater_cli("sink", "--until-caught-up", repo=shop.root, timeout=60)
+    assert shop.customers() == list(range(10))
+    shop.produce(range(20, 30), transactional=f"{shop.topic}-abort2")
+    headwater_cli("sink", "--until-caught-up", repo=shop.root, timeout=60)
+    assert shop.customers() == list(range(10))
+
+
+def test_two_sinks_killed_over_and_over_write_every_record_once(shop: Shop, start_headwater: Callable) -> None:
+    def start() -> subprocess.Popen[str]:
+        process: subprocess.Popen[str] = start_headwater("sink", "--every", "0.1", repo=shop.root)
+        return process
+
+    sinks = [start(), start()]
+    for round_ in range(6):
+        shop.produce(range(round_ * 500, (round_ + 1) * 500))
+        time.sleep(0.4 + 0.3 * round_)
+        victim = sinks.pop(0)
+        os.kill(victim.pid, signal.SIGKILL)
+        victim.wait()
+        sinks.append(start())
+    shop.wait_for(3000)
+    for sink in sinks:
+        sink.terminate()
+        # -15: one that was started a moment ago, and had nothing in hand yet.
+        assert sink.wait(20) in (0, -signal.SIGTERM)
+    assert shop.customers() == list(range(3000))
+    assert shop.lake.duplicates(shop.topic).num_rows == 0
+
+
+def test_a_recreated_topic_stops_the_sink_and_nothing_of_it_is_written(shop: Shop, headwater_cli: Callable) -> None:
+    shop.produce(range(30))
+    headwater_cli("sink", "--until-caught-up", repo=shop.root)
+    [done] = shop.admin.delete_topics([shop.topic]).values()
+    done.result(20)
+    while shop.topic in shop.admin.list_topics(timeout=10).topics:
+        time.sleep(0.05)
+    shop.create(3)
+    shop.produce(range(100, 200))
+    answer = headwater_cli("sink", "--until-caught-up", repo=shop.root, check=False)
+    assert answer.returncode == 1
+    assert "was deleted and created again" in answer.stderr
+    assert shop.customers() == list(range(30))
+
+
+def test_records_that_retention_took_are_a_written_gap(shop: Shop, headwater_cli: Callable) -> None:
+    shop.produce(range(10), partition=0)
+    headwater_cli("sink", "--until-caught-up", repo=shop.root)
+    shop.produce(range(10, 20), partition=0)
+    [done] = shop.admin.delete_records([TopicPartition(shop.topic, 0, 15)]).values()
+    done.result(20)
+    answer = headwater_cli("sink", "--until-caught-up", repo=shop.root)
+    assert "offsets 10 to 14 are gone" in answer.stderr
+    assert shop.customers() == [*range(10), *range(15, 20)]
+    assert [(g.partition, g.start, g.end) for g in shop.lake.gaps(shop.topic)] == [(0, 10, 15)]
+
+
+def test_a_partition_that_is_added_later_is_read_from_its_start(shop: Shop, headwater_cli: Callable) -> None:
+    from confluent_kafka.admin import NewPartitions
+
+    shop.produce(range(9))
+    headwater_cli("sink", "--until-caught-up", repo=shop.root)
+    [done] = shop.admin.create_partitions([NewPartitions(shop.topic, 4)]).values()
+    done.result(20)
+    shop.produce(range(100, 105), partition=3)
+    headwater_cli("sink", "--until-caught-up", repo=shop.root)
+    assert shop.customers() == [*range(9), *range(100, 105)]
+    assert shop.lake.positions(shop.topic)[3] == 5
+
+
+def test_without_a_broker_the_exit_code_is_3(make_repository: Callable, headwater_cli: Callable, kafka: str) -> None:
+    shop = Shop(make_repository, kafka)
+    text = (shop.root / "feature_store.yaml").read_text().replace(kafka, "127.0.0.1:1")
+    (shop.root / "feature_store.yaml").write_text(text)
+    answer = headwater_cli("sink", "--until-caught-up", repo=shop.root, check=False)
+    assert (answer.returncode, "Kafka did not answer" in answer.stderr) == (3, True)
+
+
+def test_kafka_and_redis_may_go_away_and_come_back(
+    make_repository: Callable[..., Path], own_kafka, own_redis, start_headwater: Callable
+) -> None:  # type: ignore[no-untyped-def]
+    shop = Shop(lambda **k: make_repository(**k, redis=own_redis.url), own_kafka.bootstrap)
+    sink = start_headwater("sink", "--every", "0.2", repo=shop.root)
+    shop.produce(range(30))
+    shop.wait_for(30)
+    own_redis.kill()
+    shop.produce(range(30, 60))
+    shop.wait_for(60)
+    own_kafka.stop()
+    time.sleep(3)
+    own_redis.restart()
+    own_kafka.start()
+    shop.produce(range(60, 90))
+    shop.wait_for(90, seconds=60)
+    sink.terminate()
+    said = sink.communicate(timeout=30)[0]
+    assert sink.returncode == 0, said
+    assert shop.customers() == list(range(90))
+    assert said.count("Kafka does not answer") <= 1, said
+    assert "Traceback" not in said
