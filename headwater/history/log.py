@@ -66,13 +66,20 @@ class LakeWarehouse:
         Raises:
             UsageError: DuckDB cannot run it; says why.
         """
+        table = self._query(plan, sql)
+        if table is None:
+            raise UsageError("The spine's SQL gives no rows: expected one SELECT.")
+        return table
+
+    def _query(self, plan: Plan, sql: str) -> pa.Table | None:
         import duckdb
 
         with duckdb.connect() as connection:
             connection.execute("SET TimeZone = 'UTC'")
             self.lake.register_duckdb(connection, plan)
             try:
-                return connection.execute(sql).to_arrow_table()
+                relation = connection.sql(sql)
+                return None if relation is None else relation.to_arrow_table()
             except duckdb.Error as error:
                 raise UsageError(f"The spine's SQL cannot be run: {error}") from error
 
