@@ -52,8 +52,12 @@ class SourceFacts(msgspec.Struct, frozen=True):
 
 
 class StreamFacts(msgspec.Struct, frozen=True, tag="stream", tag_field="type"):
-    """A StreamView; `source` is the source's name."""
+    """A StreamView; `source` is the source's name, `entities` are names in the order of the key.
 
+    Feast keeps a view's entities too, but does not notice when only their order changes.
+    """
+
+    entities: tuple[str, ...]
     source: Any
     where: Any
     derive: Any
@@ -65,6 +69,7 @@ class StreamFacts(msgspec.Struct, frozen=True, tag="stream", tag_field="type"):
 class BatchFacts(msgspec.Struct, frozen=True, tag="batch", tag_field="type"):
     """A BatchView. `schema` (names of Feast types) is None where the query decides."""
 
+    entities: tuple[str, ...]
     sql: Any
     ttl: Any = None
     schema: dict[str, str] | None = None
@@ -76,8 +81,8 @@ ViewFacts = StreamFacts | BatchFacts
 
 
 def encode_facts(facts: SourceFacts | ViewFacts) -> str:
-    """The facts as JSON, the same text for equal facts. What JSON cannot say is kept as its repr."""
-    return msgspec.json.encode(facts, enc_hook=repr, order="deterministic").decode()
+    """The facts as JSON, columns in the order of the definition. What JSON cannot say is kept as its repr."""
+    return msgspec.json.encode(facts, enc_hook=repr).decode()
 
 
 def decode_source_facts(data: str | bytes) -> SourceFacts:

@@ -31,7 +31,7 @@ class _OwnSource(DataSource):  # type: ignore[misc]
             name=self.name,
             type=DataSourceProto.CUSTOM_SOURCE,
             timestamp_field=self.timestamp_field,
-            data_source_class_type=f"headwater.definitions.{type(self).__name__}",
+            data_source_class_type=f"{type(self).__module__}.{type(self).__name__}",
             description=self.description,
             tags=self.tags,
             owner=self.owner,
@@ -181,3 +181,7 @@ def type_names(schema: Mapping[str, Any] | Sequence[Any]) -> dict[str, str]:
     if isinstance(schema, Mapping):
         return {str(name): str(dtype) for name, dtype in schema.items()}
     return {str(field.name): str(field.dtype) for field in schema}
+
+
+# Feast writes a class's module into the registry; this one stays when the file moves.
+StreamSource.__module__ = SnapshotSource.__module__ = "headwater.definitions"

@@ -17,7 +17,7 @@ import feast.types
 from feast import Entity, FeatureView, Field, StreamFeatureView
 
 from headwater.definitions.expectations import expectation_facts
-from headwater.definitions.facts import FACTS, BatchFacts, StreamFacts, encode_facts
+from headwater.definitions.facts import FACTS, BatchFacts, StreamFacts, encode_facts, facts_of
 from headwater.definitions.operators import operator_facts
 from headwater.definitions.sources import SnapshotSource, StreamSource, type_names
 from headwater.dtypes import feast_name
@@ -68,7 +68,9 @@ class StreamView(StreamFeatureView):  # type: ignore[misc]
     ) -> None:
         if not isinstance(source, StreamSource):
             raise DefinitionError(f"Stream view '{name}', source: expected a StreamSource, got {source!r}.")
+        keyed = _entities(entity, entities)
         facts = StreamFacts(
+            entities=tuple(e.name for e in keyed),
             source=source.name,
             where=where,
             derive=dict(derive or {}),
@@ -76,7 +78,6 @@ class StreamView(StreamFeatureView):  # type: ignore[misc]
             freshness=freshness,
             expect=tuple(expectation_facts(e) for e in expect),
         )
-        keyed = _entities(entity, entities)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)
             super().__init__(
@@ -95,6 +96,14 @@ class StreamView(StreamFeatureView):  # type: ignore[misc]
 
     def __copy__(self) -> Self:
         return _copied(self)
+
+    def _schema_or_udf_changed(self, other: Any) -> bool:
+        # Feast keeps the registered view where its schema is the same; our facts are part of the definition.
+        return (
+            super()._schema_or_udf_changed(other)
+            or facts_of(self) != facts_of(other)
+            or self.stream_source != other.stream_source
+        )
 
     @classmethod
     def from_proto(cls, sfv_proto: Any, skip_udf: bool = False) -> Any:
@@ -135,7 +144,9 @@ class BatchView(FeatureView):  # type: ignore[misc]
         tags: Mapping[str, str] | None = None,
     ) -> None:
         named = None if schema is None else type_names(schema)
+        keyed = _entities(entity, entities)
         facts = BatchFacts(
+            entities=tuple(e.name for e in keyed),
             sql=sql,
             ttl=format_duration(ttl // timedelta(microseconds=1)) if isinstance(ttl, timedelta) else ttl,
             schema=named,
@@ -145,7 +156,7 @@ class BatchView(FeatureView):  # type: ignore[misc]
         super().__init__(
             name=name,
             source=SnapshotSource.of(name),
-            entities=_entities(entity, entities),
+            entities=keyed,
             schema=[Field(name=n, dtype=_feast_type(t)) for n, t in (named or {}).items()],
             ttl=_timedelta(facts.ttl),
             description=description,
@@ -155,6 +166,14 @@ class BatchView(FeatureView):  # type: ignore[misc]
 
     def __copy__(self) -> Self:
         return _copied(self)
+
+    def _schema_or_udf_changed(self, other: Any) -> bool:
+        return super()._schema_or_udf_changed(other) or facts_of(self) != facts_of(other)
+
+    @classmethod
+    def from_proto(cls, feature_view_proto: Any, skip_udf: bool = False) -> Any:
+        """A registry's view, which is Feast's own class; its facts are read by `facts_of`."""
+        return FeatureView.from_proto(feature_view_proto, skip_udf)
 
     def settle(self, view: plan.BatchView) -> None:
         """Take over the schema that compiling the query found."""

@@ -102,7 +102,7 @@ def _windows(place: str, operator: OperatorFacts, problems: Problems) -> list[_W
     given = problems.duration(f"{place}, hop", operator.hop)
     if operator.hop is not None and all(t in (None, "all") for t in texts):
         problems.add(f"{place}, hop", "the lifetime window has no hop; leave it out.")
-    windows: list[Window] = []
+    windows: list[_Window] = []
     for text in texts:
         if text in (None, "all"):
             windows.append((None, None, None))

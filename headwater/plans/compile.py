@@ -99,7 +99,9 @@ def _sources(data_sources: Sequence[Any], problems: Problems) -> list[Source]:
 def _views(
     feast_views: Sequence[Any], entities: Sequence[Any], sources: Sequence[Source], problems: Problems
 ) -> list[View]:
-    known = {e.name: e for e in entities}
+    from feast.feature_view import DUMMY_ENTITY_NAME
+
+    known = {e.name: e for e in entities if e.name != DUMMY_ENTITY_NAME}
     by_name = {s.name: s for s in sources}
     _unique("View", [v.name for v in _distinct(feast_views)], problems)
     views: list[View] = []
@@ -109,7 +111,7 @@ def _views(
             continue
         kind = "Stream" if isinstance(facts, StreamFacts) else "Batch"
         _check_name(f"{kind} view '{view.name}'", view.name, problems)
-        keyed = _entities(f"{kind} view '{view.name}'", view, known, problems)
+        keyed = _entities(f"{kind} view '{view.name}'", facts.entities, known, problems)
         compiled = _view(view, facts, keyed, by_name, problems)
         if compiled is not None:
             views.append(compiled)
@@ -131,19 +133,15 @@ def _view(
     return compile_stream_view(view.name, facts, entities, source, problems, **documented)
 
 
-def _entities(place: str, view: Any, known: Mapping[str, Any], problems: Problems) -> list[Any]:
-    from feast.feature_view import DUMMY_ENTITY_NAME
-
+def _entities(place: str, names: Sequence[str], known: Mapping[str, Any], problems: Problems) -> list[Any]:
     found = []
-    for name in view.entities:
-        if name == DUMMY_ENTITY_NAME:
-            continue
+    for name in names:
         if name in known:
             found.append(known[name])
         else:
-            names = nearest(name, set(known) - {DUMMY_ENTITY_NAME})
             problems.add(
-                f"{place}, entity", f"no entity '{name}' in the repository; define it at a module's top. {names}"
+                f"{place}, entity",
+                f"no entity '{name}' in the repository; define it at a module's top. {nearest(name, known)}",
             )
     return found
 
