@@ -90,9 +90,6 @@ def _properties(data: Path, port: int, controller_port: int) -> str:
         "share.coordinator.state.topic.min.isr": 1,
         # A first consumer need not wait for a second one.
         "group.initial.rebalance.delay.ms": 0,
-        # After a kill -9 the controller takes the broker for alive so long, and keeps its successor waiting.
-        "broker.session.timeout.ms": 3000,
-        "broker.heartbeat.interval.ms": 500,
         # The window law reads old events again: a developer's log is kept until `down --erase`.
         "log.retention.ms": -1,
     }
