@@ -47,7 +47,7 @@ class LocalEngine:
             connection.execute("SET TimeZone = 'UTC'")
             self._lake.register_duckdb(connection, msgspec.structs.replace(self._plan, sources=sources, views=()))
             try:
-                result = connection.execute(render(view, as_of, "duckdb")).to_arrow_table()
+                result = connection.sql(render(view, as_of, "duckdb")).to_arrow_table()
             except duckdb.Error as error:
                 raise HeadwaterError(f"Batch view '{view.name}', sql, on the local engine: {error}") from error
         return as_declared(view, result)

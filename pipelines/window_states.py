@@ -98,11 +98,12 @@ def _q(name: str) -> str:
 
 
 class _Writer:
-    """Collects the state columns of a view: plain aggregates of one GROUP BY, and a join for each set of hashes."""
+    """Collects the state columns of a view: aggregates of one GROUP BY, and the sets of hashes of another."""
 
     def __init__(self, view: StreamView, dtypes: dict[str, Dtype], at: int) -> None:
         self.keys = [_q(k.name) for k in view.keys]
         self.dtypes, self.at = dtypes, at
+        self.computed: dict[str, str] = {}
         self.aggregates: list[str] = []
         self.sets: list[tuple[str, str]] = []
 
@@ -110,38 +111,51 @@ class _Writer:
         """One more state column."""
         holds = self._holds(component.where, window, hop)
         if isinstance(component, HashSet):
-            self.sets.append((name, self._hash_set(name, component, holds)))
+            there = " AND ".join(holds) or "TRUE"
+            self.sets.append((name, f"CASE WHEN {there} THEN {self._hash(component.column)} END"))
         else:
             self.aggregates.append(f"{self._aggregate(component, holds)} AS {name}")
 
     def sql(self, base: str) -> str:
         """The whole query over the events of `base`."""
         keys = ", ".join(self.keys)
-        first = ", ".join([keys, *self.aggregates])
-        parts = [f"_events AS ({base})", f"_plain AS (SELECT {first} FROM _events GROUP BY {keys})"]
-        joins = "_plain"
-        for name, sql in self.sets:
-            parts.append(f"_of{name} AS ({sql})")
-            joins = f"{joins} LEFT JOIN _of{name} USING ({keys})"
-        return f"WITH {', '.join(parts)} SELECT * FROM {joins}"
+        if self.computed:
+            extra = ", ".join(f"{sql} AS {name}" for sql, name in self.computed.items())
+            base = f"SELECT *, {extra} FROM ({base})"
+        plain = f"SELECT {', '.join([keys, *self.aggregates])} FROM _events GROUP BY {keys}"
+        if not self.sets:
+            return f"WITH _events AS ({base}) {plain}"
+        states = ", ".join(f"_sets[{i}] AS {name}" for i, (name, _) in enumerate(self.sets))
+        return (
+            f"WITH _events AS ({base}), _plain AS ({plain}), _hashed AS ({self._hash_sets()}) "
+            f"SELECT *, {states} FROM _plain LEFT JOIN _hashed USING ({keys})"
+        )
 
     def _holds(self, where: Expr | None, window: int | None, hop: int | None) -> list[str]:
         conditions = [] if window is None else [f"_t >= {_int64(window_start(self.at, window, hop))}"]
-        return conditions if where is None else [*conditions, f"({to_sql(where, 'spark')})"]
+        return conditions if where is None else [*conditions, self._once(f"({to_sql(where, 'spark')})")]
+
+    def _once(self, sql: str) -> str:
+        """A column that holds the expression: many features look at one, and each copy is compiled again."""
+        return self.computed.setdefault(sql, f"_x{len(self.computed)}")
+
+    def _scaled(self, column: str, scale: int) -> str:
+        """The integers that enter sums."""
+        return self._once(_scaled(_q(column), scale)) if self.dtypes[column] == "float64" else _q(column)
 
     def _aggregate(self, component: Component, holds: list[str]) -> str:
         match component:
             case Events():
                 return _filtered("COUNT(*)", holds)
             case Values():
-                value = _q(component.column)
-                if component.scale is not None:
-                    value = _scaled(value, component.scale)
+                scale = component.scale
+                value = _q(component.column) if scale is None else self._scaled(component.column, scale)
                 return _filtered(f"COUNT({value})", holds)
             case Total():
-                whole = self.dtypes[component.column] != "float64"
-                value = _q(component.column) if whole else _scaled(_q(component.column), component.scale)
-                high, low = (_filtered(f"SUM({limb})", holds) for limb in (_high(value), f"({value}) & {_LOW}L"))
+                value = self._scaled(component.column, component.scale)
+                high, low = (
+                    _filtered(f"SUM({limb})", holds) for limb in (f"SHIFTRIGHT({value}, 32)", f"{value} & {_LOW}L")
+                )
                 return f"STRUCT({high} AS high, {low} AS low)"
             case Extreme() | TextExtreme():
                 function = "MAX" if component.greatest else "MIN"
@@ -156,31 +170,32 @@ class _Writer:
         """A column's value as it stands in a state: timestamps are microseconds."""
         return f"UNIX_MICROS({_q(column)})" if self.dtypes[column] == "timestamp" else _q(column)
 
-    def _hash_set(self, name: str, component: HashSet, holds: list[str]) -> str:
-        """Distinct hashes; above the limit only the registers leave the engine."""
+    def _hash_sets(self) -> str:
+        """A map of set -> distinct hashes for each key; above the limit only the registers leave the engine."""
         keys = ", ".join(self.keys)
-        where = " AND ".join([*holds, "TRUE"])
-        hashed = f"SELECT {keys}, {self._hash(component.column)} AS h FROM _events WHERE {where}"
-        distinct = f"SELECT DISTINCT * FROM ({hashed}) WHERE h IS NOT NULL"
+        structs = ", ".join(f"STRUCT({i} AS s, {sql} AS h)" for i, (_, sql) in enumerate(self.sets))
+        distinct = f"SELECT DISTINCT * FROM (SELECT {keys}, INLINE(ARRAY({structs})) FROM _events) WHERE h IS NOT NULL"
         top, rest = "CAST(CONV(SUBSTR(h, 1, 3), 16, 10) AS INT)", "CAST(CONV(SUBSTR(h, 4, 13), 16, 10) AS BIGINT)"
         rest = f"(SHIFTLEFT(CAST({top} & 1 AS BIGINT), 52) | {rest})"
         rank = f"54 - CASE WHEN {rest} = 0 THEN 0 ELSE LENGTH(BIN({rest})) END"
         ranked = (
-            f"SELECT {keys}, SHIFTRIGHT({top}, 1) AS i, MAX({rank}) AS r, COUNT(*) AS n, "
-            f"CASE WHEN COUNT(*) <= {LIMIT} THEN COLLECT_LIST(h) END AS h FROM ({distinct}) GROUP BY {keys}, i"
+            f"SELECT {keys}, s, SHIFTRIGHT({top}, 1) AS i, MAX({rank}) AS r, COUNT(*) AS n, "
+            f"CASE WHEN COUNT(*) <= {LIMIT} THEN COLLECT_LIST(h) END AS h FROM ({distinct}) GROUP BY {keys}, s, i"
         )
-        return (
-            f"SELECT {keys}, STRUCT("
+        packed = (
+            f"SELECT {keys}, s, "
             f"CASE WHEN SUM(n) <= {LIMIT} THEN FLATTEN(COLLECT_LIST(h)) END AS hashes, "
-            f"CASE WHEN SUM(n) > {LIMIT} THEN COLLECT_LIST(STRUCT(i, r)) END AS registers) AS {name} "
-            f"FROM ({ranked}) GROUP BY {keys}"
+            f"CASE WHEN SUM(n) > {LIMIT} THEN COLLECT_LIST(STRUCT(i, r)) END AS registers "
+            f"FROM ({ranked}) GROUP BY {keys}, s"
         )
+        entries = "MAP_FROM_ENTRIES(COLLECT_LIST(STRUCT(s, STRUCT(hashes, registers))))"
+        return f"SELECT {keys}, {entries} AS _sets FROM ({packed}) GROUP BY {keys}"
 
     def _hash(self, column: str) -> str:
         """The 16 first hex digits of MD5 over the value's text."""
         dtype = self.dtypes[column]
         if dtype == "float64":
-            value = f"CAST({_scaled(_q(column), SCALE)} AS STRING)"
+            value = f"CAST({self._scaled(column, SCALE)} AS STRING)"
         elif dtype in ("string", "bytes"):
             value = _q(column)
         else:
@@ -197,10 +212,6 @@ def _scaled(value: str, scale: int) -> str:
     x = f"({value} * 1e{scale} + 5e-1)"
     fits = f"{x} >= -9.223372036854775808e18 AND {x} < 9.223372036854775808e18"
     return f"CASE WHEN {fits} THEN CAST(FLOOR({x}) AS BIGINT) END"
-
-
-def _high(value: str) -> str:
-    return f"SHIFTRIGHT({value}, 32)"
 
 
 def _int64(value: int) -> str:
