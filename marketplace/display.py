@@ -56,7 +56,7 @@ def state_badge(state: str | Unknown) -> Badge:
     if isinstance(state, Unknown):
         return Badge("unknown", "quiet", state.reason)
     said = {
-        "active": Badge("served online", "good", "its rows are complete and readers use them"),
+        "active": Badge("served online", "good", "readers use its rows"),
         "filling": Badge("filling", "warn", "its rows are being filled; readers do not see them yet"),
     }
     return said.get(state, Badge("not served yet", "quiet", "it has no complete rows; backfill or materialize it"))
