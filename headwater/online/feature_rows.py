@@ -114,3 +114,11 @@ def to_datetime(micros: int) -> Any:
         return _EPOCH + timedelta(microseconds=micros)
     except OverflowError:
         return micros
+
+
+def rfc_3339(micros: int) -> str:
+    """The time in UTC with six digits of a second, such as "2011-12-09T12:50:00.000000Z"."""
+    moment = to_datetime(micros)
+    if not isinstance(moment, datetime):
+        return f"{micros}us"
+    return moment.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
