@@ -198,7 +198,8 @@ class RowTable:
             seen = t >= group.first_tile(self.newest[r] + 1)
             if not seen.all():
                 r, t, states = r[seen], t[seen], [s.take(seen) for s in states]
-            ring.merge(r, t, states)
+            if len(r):
+                ring.merge(r, t, states)
 
     def _reserve(self, rows: int) -> None:
         if rows <= self.capacity:
