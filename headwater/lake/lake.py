@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from headwater.errors import MissingExtra
 from headwater.lake.event_log import EventSnapshot, EventWriter
-from headwater.lake.event_rows import PLACE, event_schema
+from headwater.lake.event_rows import PLACE, REJECTION, event_schema
 from headwater.lake.records import CheckRecords, Gap, GapRecords
 from headwater.lake.tables import TablePath
 from headwater.lake.view_tables import ViewTables
@@ -98,6 +98,13 @@ class Lake:
         present = [f for f in snapshot.files if f not in set(missing)]
         table = snapshot.read(source, up_to=up_to, columns=columns, where_keys=where_keys, files=present)
         return table, missing
+
+    def read_rejected(self, source: Source) -> pa.Table:
+        """Records that were not admitted: their place and times, `_kind`, `_reason` and `_raw`."""
+        snapshot = self.events(source.topic)
+        if snapshot is None:
+            return event_schema(source).empty_table().select([f.name for f in (*PLACE, *REJECTION)])
+        return snapshot.read_rejected(source)
 
     def duplicates(self, topic: str) -> pa.Table:
         """`_partition`, `_offset` and `count` of records that the table holds more than once."""
