@@ -134,6 +134,8 @@ def _view(
 
 
 def _entities(place: str, names: Sequence[str], known: Mapping[str, Any], problems: Problems) -> list[Any]:
+    if not names:
+        problems.add(f"{place}, entity", "expected an Entity (entity=) or several (entities=), got none.")
     found = []
     for name in names:
         if name in known:

@@ -20,8 +20,6 @@ def compile_keys(
     place: str, entities: Sequence[Any], columns: Mapping[str, str], where: str, problems: Problems
 ) -> tuple[Field, ...]:
     """A field for each Feast entity whose join key is a column; `where` says of what in messages."""
-    if not entities:
-        problems.add(f"{place}, entity", "expected an Entity (entity=) or several (entities=), got none.")
     keys: list[Field] = []
     for entity in entities:
         name, at = entity.join_key, f"{place}, entity '{entity.name}'"
