@@ -94,9 +94,11 @@ class StoreFacts:
 
     def _registry_plan(self, repository: Repository) -> Plan | None:
         """The registry's plan, read again when its file has changed (a database: every 30 s)."""
+        version = _version(repository.registry)
+        if version is None:
+            return None  # No registry yet: Feast, which takes seconds to import, is not needed to see that.
         from headwater.definitions.registry import registry_plan
 
-        version = _version(repository.registry)
         if self._registry is None or self._registry[0] != version:
             self._registry = (version, registry_plan(repository))
         return self._registry[1]
@@ -236,7 +238,7 @@ def _without_password(word: str) -> str:
 
 
 def _version(registry: str) -> object:
-    """Changes when the registry does: its file's time and size, or a clock of 30 s for a database."""
+    """Changes when the registry does: its file's time and size, or a clock of 30 s for a database; None: no file."""
     path = urlsplit(registry).path if registry.startswith("file://") else registry
     if "://" in path:
         return int(time.monotonic() // 30)
