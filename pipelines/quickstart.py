@@ -25,7 +25,7 @@ from headwater.online.connection import Connection
 from headwater.online.plan_store import load_published
 from headwater.repository import Repository, load_repository
 from pipelines.quickstart_account import Account, print_account
-from pipelines.quickstart_events import LIVE_EVENTS, split_for_replay, write_spine
+from pipelines.quickstart_events import LIVE_EVENTS, Replay, live_records, split_for_replay, write_spine
 from pipelines.throughput import measure_throughput
 
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -46,7 +46,7 @@ def run(root: Path, data: Path) -> Account:
     replay = split_for_replay(data, work, time.time())
     command(root, "produce", SOURCE, replay.bulk)
     stream(repository, replay.bulk_rows, account)
-    live(repository, replay.live, account)
+    live(repository, replay, account)
     command(root, "sink", "--until-caught-up")
     start(root, "sink", "sink")
     command(root, "materialize", BATCH_VIEW)
@@ -90,7 +90,7 @@ def stream(repository: Repository, events: int, account: Account) -> None:
         account.events_a_second = measure_throughput(connection, repository.project, SOURCE, events, still_works)
 
 
-def live(repository: Repository, records: list[tuple[bytes | None, bytes]], account: Account) -> None:
+def live(repository: Repository, replay: Replay, account: Account) -> None:
     """Send the last events one by one and note how soon a reader sees each."""
     from pipelines.freshness import FreshnessProbe
 
@@ -100,6 +100,7 @@ def live(repository: Repository, records: list[tuple[bytes | None, bytes]], acco
         if published is None:
             raise UsageError(f"No plan of project '{repository.project}' in Redis after 'headwater apply'.")
         probe = FreshnessProbe(repository.need_kafka(), connection, published, VIEW)
+        records = live_records(replay, published.plan.source(SOURCE))
         account.freshness = probe.measure(records, EVENTS_A_SECOND_LIVE)
         account.events += len(records)
 

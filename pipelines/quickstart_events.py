@@ -13,6 +13,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from headwater.errors import UsageError
+from headwater.events.json_rows import json_rows, key_texts
+from headwater.plans.plan import Source
+from pipelines.produce import EventFile
 
 LIVE_EVENTS = 200
 TIME, CUSTOMER = "invoice_ts", "customer_id"
@@ -67,6 +70,15 @@ def split_for_replay(data: Path, folder: Path, now: float) -> Replay:
     pq.write_table(events.slice(0, replay.bulk_rows), replay.bulk)
     pq.write_table(events.slice(replay.bulk_rows), replay.live)
     return replay
+
+
+def live_records(replay: Replay, source: Source) -> list[tuple[bytes | None, bytes]]:
+    """The live part as Kafka records (key, value), as `headwater produce` sends them."""
+    return [
+        (key.encode() if isinstance(key, str) else key, value)
+        for frame in EventFile(replay.live, source).blocks()
+        for key, value in zip(key_texts(frame, source), json_rows(frame), strict=True)
+    ]
 
 
 def write_spine(replay: Replay, path: Path, rows: int) -> Spine:

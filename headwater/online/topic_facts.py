@@ -105,9 +105,15 @@ def _configs(client: Any, module: Any, names: list[str]) -> dict[str, tuple[int 
 
 
 def _offsets(client: Any, name: str, partitions: int) -> tuple[dict[int, int], dict[int, int]]:
-    from confluent_kafka import IsolationLevel, KafkaException, TopicPartition
+    from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicPartition
     from confluent_kafka.admin import OffsetSpec
 
+    # A topic made a moment ago has no leaders yet. (`retriable()` is false for what an admin client says.)
+    passing = {
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError.UNKNOWN_TOPIC_OR_PART,
+    }
     places = [TopicPartition(name, p) for p in range(partitions)]
     deadline = time.monotonic() + TIMEOUT
     out: list[dict[int, int]] = []
@@ -119,8 +125,7 @@ def _offsets(client: Any, name: str, partitions: int) -> tuple[dict[int, int], d
         try:
             out.append({place.partition: future.result().offset for place, future in futures.items()})
         except KafkaException as error:
-            # A topic made a moment ago has no leaders yet.
-            if not error.args[0].retriable() or time.monotonic() > deadline:
+            if error.args[0].code() not in passing or time.monotonic() > deadline:
                 raise _unreachable(error) from error
             time.sleep(0.1)
     return out[0], out[1]
