@@ -75,15 +75,15 @@ class FeatureReads:
         )
 
     def load(self) -> Generator[tuple[bytes, int], list[Any], None]:
-        """The step that loads the published plan; nothing resolved before is kept."""
+        """The step that loads the published plan; what was resolved by another is forgotten."""
         (reply,) = yield hiredis.pack_command((b"GET", plan_key(self.project))), 1
         if isinstance(reply, Exception):
             raise reply
-        self._plans.clear()
-        self.published = None
-        if reply is None:
+        before, self.published = self.published, None if reply is None else _decoded(self.project, reply)
+        if self.published is None or before is None or before.id != self.published.id:
+            self._plans.clear()
+        if self.published is None:
             raise Unavailable(f"No plan is published for project '{self.project}'. Publish it with: headwater apply")
-        self.published = _decoded(self.project, reply)
 
     def _plan(
         self, features: tuple[str, ...], service: str | None

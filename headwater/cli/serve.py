@@ -1,0 +1,34 @@
+"""`headwater serve`: features over HTTP, in the foreground."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from headwater.cli.rooms import load
+
+if TYPE_CHECKING:
+    from headwater.cli import Context
+
+EXAMPLES = """\b
+Examples:
+  headwater serve
+  headwater serve --host 0.0.0.0 --port 8080
+  curl -s localhost:6566/get-online-features -d '{"features": ["customer_spend:count_1h"], "entities": {"customer_id": [17850]}}'
+"""
+
+
+@click.command("serve", epilog=EXAMPLES)
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen at.")
+@click.option("--port", default=6566, show_default=True, help="The port to listen at; 0 takes a free one.")
+@click.pass_obj
+def command(context: Context, host: str, port: int) -> None:
+    """Serve features over HTTP until stopped.
+
+    POST /get-online-features is Feast's API, so Feast's clients work against it; POST /v1/features is the
+    compact one. GET /health and GET /ready are for whoever watches it. Needs Redis and the published plan
+    alone; a new plan is taken up without a restart.
+    """
+    repository = context.repository()
+    load("headwater.serving.server").serve(repository.need_redis(), repository.project, host, port, click.echo)
