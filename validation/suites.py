@@ -7,8 +7,11 @@ must meet are added always: join keys are there, and one row stands for a key.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sys
 import warnings
+from collections.abc import Iterator
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +29,7 @@ def great_expectations() -> ModuleType:
         MissingExtra: it is not installed.
     """
     os.environ["GX_ANALYTICS_ENABLED"] = "false"
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _hidden("pyspark", "pyspark.sql.connect"):
         # Great Expectations 1.24 imports deprecated modules of the standard library.
         warnings.simplefilter("ignore")
         try:
@@ -36,6 +39,22 @@ def great_expectations() -> ModuleType:
                 raise
             raise MissingExtra("great_expectations", "validation", "The gate before a batch is published") from error
     return gx  # type: ignore[no-any-return]
+
+
+@contextlib.contextmanager
+def _hidden(*names: str) -> Iterator[None]:
+    """Modules that an import within finds missing, where they are not loaded yet.
+
+    Great Expectations imports PySpark if it can, which takes seconds, and of it Spark Connect, which calls
+    sys.exit(0) where the main module has no file (`python -c`): the run would end there, as a success.
+    """
+    hidden = [name for name in names if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]
+    try:
+        yield
+    finally:
+        for name in hidden:
+            sys.modules.pop(name, None)
 
 
 def compile_suite(view: BatchView | StreamView) -> ExpectationSuite:

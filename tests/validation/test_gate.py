@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 
 import pyarrow as pa
 import pytest
@@ -153,3 +155,10 @@ def test_the_suite_is_a_great_expectations_suite_with_telemetry_off() -> None:
 )
 def test_expectations_read_as_sentences(expectation: Expectation, text: str) -> None:
     assert describe(expectation) == text
+
+
+def test_the_gate_works_in_a_process_without_a_main_file() -> None:
+    """There PySpark's Connect, which Great Expectations would import, ends the process with exit code 0."""
+    program = "from validation.suites import great_expectations as gx; gx(); import pyspark; print('went on')"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=120)
+    assert (done.returncode, done.stdout) == (0, "went on\n")
