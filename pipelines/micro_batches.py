@@ -66,6 +66,7 @@ class MicroBatches:
         self.held = False
         self._starts = starts
         self._away = False
+        self._ends: dict[Place, int] = {}
         self._consumer = Consumer(
             {
                 "group.id": group, "session.timeout.ms": session_timeout_ms, "heartbeat.interval.ms": 1_000,
@@ -73,7 +74,8 @@ class MicroBatches:
                 "fetch.min.bytes": 1, "partition.assignment.strategy": "range",
                 "topic.metadata.refresh.interval.ms": 5_000,
                 "reconnect.backoff.max.ms": 2_000, **kafka, "enable.auto.commit": False, "auto.offset.reset": "error",
-                "isolation.level": "read_committed", "error_cb": self._on_error, "logger": _quiet(), "log_level": 3,
+                "isolation.level": "read_committed", "enable.partition.eof": True, "error_cb": self._on_error,
+                "logger": _quiet(), "log_level": 3,
             }
         )  # fmt: skip
         self._consumer.subscribe(
@@ -104,15 +106,18 @@ class MicroBatches:
         return self._grouped(good)
 
     def ends_reached(self) -> dict[Place, int]:
-        """The consumer's own positions: past the last record, aborted transactions included."""
-        if not self.owned:
-            return {}
-        places = self._consumer.position([TopicPartition(t, p) for t, p in self.owned])
-        return {(x.topic, x.partition): x.offset for x in places if x.offset >= 0}
+        """Places read to their end since they were (re)started, and the next offset there: past aborted
+        transactions and their markers too, where no record leads. Right only when a poll gave nothing.
+
+        librdkafka's events of reaching an end say so in the order of the records. `consumer.position()`
+        does not do here: for a while after `restart` it is still the position from before.
+        """
+        return {place: offset for place, offset in self._ends.items() if place in self.owned}
 
     def restart(self) -> bool:
         """Ask for the starts of all owned places again and read from there; False where they are still unknown."""
         starts = self._starts(self.owned) if self.owned else {}
+        self._ends.clear()
         self.held = starts is None
         if starts:
             self._consumer.assign([TopicPartition(t, p, o) for (t, p), o in starts.items()])
@@ -153,6 +158,7 @@ class MicroBatches:
 
     def _on_assign(self, consumer: Any, places: list[TopicPartition]) -> None:
         self.owned = {(x.topic, x.partition) for x in places}
+        self._ends.clear()
         starts = self._starts(self.owned)
         self.held = starts is None
         if starts is None:
@@ -177,7 +183,7 @@ class MicroBatches:
             if code in (
                 KafkaError.UNKNOWN_TOPIC_OR_PART,
                 KafkaError.UNKNOWN_TOPIC_ID,
-                KafkaError.INCONSISTENT_TOPIC_ID,
+                103,  # INCONSISTENT_TOPIC_ID, for which confluent-kafka has no name
             ):
                 raise TopicChanged(
                     f"Topic {m.topic()!r} is gone or was made anew. Its rows belong to the old one; "
@@ -185,7 +191,9 @@ class MicroBatches:
                 )
             if code in _AWAY:
                 self._on_error(error)
-            elif code != KafkaError._PARTITION_EOF:
+            elif code == KafkaError._PARTITION_EOF:
+                self._ends[m.topic(), m.partition()] = m.offset()
+            else:
                 raise Unreachable(f"Kafka: {error.str()} (topic {m.topic()}, partition {m.partition()}).")
 
 

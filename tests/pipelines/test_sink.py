@@ -15,11 +15,15 @@ import pytest
 from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
+from headwater.errors import TopicChanged
 from headwater.lake import Lake
+from headwater.lake.event_rows import event_schema
 from headwater.online.connection import Connection
 from headwater.online.plan_store import publish
+from headwater.online.topic_facts import topic_facts
 from headwater.plans.plan import Expectation, Field, Plan, Source
 from headwater.repository import load_repository
+from pipelines.sink import LakeCaughtUp, Sink
 
 pytestmark = [pytest.mark.kafka, pytest.mark.redis]
 T = 1_700_000_000_000_000
@@ -66,6 +70,12 @@ class Shop:
         elif transactional:
             producer.commit_transaction(20)
 
+    def sink(self) -> None:
+        """Run a sink in this process until the lake has all that is in the topic now."""
+        kafka, redis = self.repository.kafka, self.repository.need_redis()
+        caught_up = LakeCaughtUp(kafka, self.lake, [self.topic])
+        Sink(redis, kafka, self.lake, self.repository.project).run(until=caught_up)
+
     def customers(self) -> list[int]:
         return sorted(self.lake.read_events(self.source)["customer"].to_pylist())
 
@@ -102,13 +112,13 @@ def test_until_caught_up_keeps_every_record_once_and_again_adds_nothing(shop: Sh
     assert shop.customers() == list(range(1010))
 
 
-def test_transactions_are_read_committed_and_their_ends_are_reached(shop: Shop, headwater_cli: Callable) -> None:
+def test_transactions_are_read_committed_and_their_ends_are_reached(shop: Shop) -> None:
     shop.produce(range(10), transactional=f"{shop.topic}-commit")
     shop.produce(range(10, 20), transactional=f"{shop.topic}-abort")
-    headwater_cli("sink", "--until-caught-up", repo=shop.root, timeout=60)
+    shop.sink()
     assert shop.customers() == list(range(10))
     shop.produce(range(20, 30), transactional=f"{shop.topic}-abort2")
-    headwater_cli("sink", "--until-caught-up", repo=shop.root, timeout=60)
+    shop.sink()
     assert shop.customers() == list(range(10))
 
 
@@ -134,42 +144,66 @@ def test_two_sinks_killed_over_and_over_write_every_record_once(shop: Shop, star
     assert shop.lake.duplicates(shop.topic).num_rows == 0
 
 
-def test_a_recreated_topic_stops_the_sink_and_nothing_of_it_is_written(shop: Shop, headwater_cli: Callable) -> None:
+def test_a_recreated_topic_stops_the_sink_and_nothing_of_it_is_written(shop: Shop) -> None:
     shop.produce(range(30))
-    headwater_cli("sink", "--until-caught-up", repo=shop.root)
+    shop.sink()
     [done] = shop.admin.delete_topics([shop.topic]).values()
     done.result(20)
     while shop.topic in shop.admin.list_topics(timeout=10).topics:
         time.sleep(0.05)
     shop.create(3)
     shop.produce(range(100, 200))
-    answer = headwater_cli("sink", "--until-caught-up", repo=shop.root, check=False)
-    assert answer.returncode == 1
-    assert "was deleted and created again" in answer.stderr
+    with pytest.raises(TopicChanged, match="was deleted and created again"):
+        shop.sink()
     assert shop.customers() == list(range(30))
 
 
-def test_records_that_retention_took_are_a_written_gap(shop: Shop, headwater_cli: Callable) -> None:
+def test_a_topic_recreated_under_a_running_sink_stops_it(shop: Shop, start_headwater: Callable) -> None:
+    sink = start_headwater("sink", "--every", "0.2", repo=shop.root)
+    shop.produce(range(30))
+    shop.wait_for(30)
+    [done] = shop.admin.delete_topics([shop.topic]).values()
+    done.result(20)
+    while shop.topic in shop.admin.list_topics(timeout=10).topics:
+        time.sleep(0.05)
+    shop.create(3)
+    shop.produce(range(100, 400))
+    said = sink.communicate(timeout=60)[0]
+    assert sink.returncode == 1, said
+    assert f"Topic '{shop.topic}' is" in said
+    assert shop.customers() == list(range(30))
+
+
+def test_a_lake_that_is_past_the_end_of_its_topic_stops_the_sink(shop: Shop) -> None:
+    shop.produce(range(3))
+    topic_id = topic_facts(shop.repository.kafka, [shop.topic])[shop.topic].id
+    writer = shop.lake.writer(shop.source, topic_id)
+    writer.append(event_schema(shop.source).empty_table(), {0: 0}, {0: 2})
+    with pytest.raises(TopicChanged, match="up to offset 2, but the topic ends at 1"):
+        shop.sink()
+
+
+def test_records_that_retention_took_are_a_written_gap(shop: Shop, caplog: pytest.LogCaptureFixture) -> None:
     shop.produce(range(10), partition=0)
-    headwater_cli("sink", "--until-caught-up", repo=shop.root)
+    shop.sink()
     shop.produce(range(10, 20), partition=0)
     [done] = shop.admin.delete_records([TopicPartition(shop.topic, 0, 15)]).values()
     done.result(20)
-    answer = headwater_cli("sink", "--until-caught-up", repo=shop.root)
-    assert "offsets 10 to 14 are gone" in answer.stderr
+    shop.sink()
+    assert "offsets 10 to 14 are gone" in caplog.text
     assert shop.customers() == [*range(10), *range(15, 20)]
     assert [(g.partition, g.start, g.end) for g in shop.lake.gaps(shop.topic)] == [(0, 10, 15)]
 
 
-def test_a_partition_that_is_added_later_is_read_from_its_start(shop: Shop, headwater_cli: Callable) -> None:
+def test_a_partition_that_is_added_later_is_read_from_its_start(shop: Shop) -> None:
     from confluent_kafka.admin import NewPartitions
 
     shop.produce(range(9))
-    headwater_cli("sink", "--until-caught-up", repo=shop.root)
+    shop.sink()
     [done] = shop.admin.create_partitions([NewPartitions(shop.topic, 4)]).values()
     done.result(20)
     shop.produce(range(100, 105), partition=3)
-    headwater_cli("sink", "--until-caught-up", repo=shop.root)
+    shop.sink()
     assert shop.customers() == [*range(9), *range(100, 105)]
     assert shop.lake.positions(shop.topic)[3] == 5
 
