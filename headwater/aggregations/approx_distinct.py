@@ -39,10 +39,18 @@ def hash_of(text: str | bytes) -> int:
 
 
 def hashes(column: Column) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
-    """The hash of every value, and where there is one (nulls, and doubles that do not scale, have none)."""
+    """The hash of every value, and where there is one (nulls have none).
+
+    All doubles that do not fit 64 bits when scaled count as one value, the text None, as in the reference.
+    """
+    valid = column.mask()
     if column.dtype == "float64":
         column = scaled(column, SCALE)
-    valid = column.mask()
+        if column.valid is not None:
+            items: list[object] = column.to_list()
+            texts = np.empty(len(items), object)
+            texts[:] = items
+            column = Column("string", texts)
     unique, inverse = _distinct(column)
     table = np.fromiter((hash_of(_text(v)) for v in unique), np.uint64, len(unique))
     return table[inverse], valid

@@ -100,7 +100,7 @@ def to_ordered(values: NDArray[Any], dtype: str) -> NDArray[np.int64]:
 def from_ordered(integers: NDArray[np.int64], dtype: str) -> NDArray[Any]:
     """The inverse of `to_ordered`."""
     if dtype == "bool":
-        return integers != 0
+        return np.asarray(integers != 0)
     if dtype != "float64":
         return integers
     return np.where(integers < 0, integers ^ INT64_MAX, integers).view(np.float64)

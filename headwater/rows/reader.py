@@ -80,7 +80,7 @@ class ViewReader:
                 windows[key] = _Window.of(self.layout.groups[place.group], rows.groups[place.group], feature, at)
             try:
                 out[name] = finish(feature, [windows[key].state(c) for c in place.components])
-            except ReadError as error:
+            except (ReadError, UnicodeDecodeError) as error:
                 raise ReadError(f"View {self.view.name!r}: {error}") from None
         return out
 

@@ -102,9 +102,7 @@ def _scaled(value, scale):
 
 
 def _hash(value):
-    value = _scaled(value, 6)
-    if value is None:
-        return None
+    value = _scaled(value, 6)  # None where it does not fit: then its text is None, one value for all of them
     if isinstance(value, bool):
         value = "true" if value else "false"
     data = value if isinstance(value, bytes) else str(value).encode()

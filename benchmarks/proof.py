@@ -1,0 +1,281 @@
+"""The proof: every value of the shop's views, on every path, against an independent reference program.
+
+Sends a file of retail events in disorder (shuffled within an hour, some of them days late) through a real
+broker to two workers and a sink that are killed with -9 again and again, then asks random questions of
+`headwater history` and every row of `headwater get`, and compares each answer, bit for bit, with what the
+reference computes from `headwater events`' output. Prints the counts; exit code 1 where one differs.
+
+    python -m benchmarks.proof --data online_retail.parquet --oracle window_oracle.py [--kills 20] [--json FILE]
+
+The reference reads SPEC.json, EVENTS.parquet, QUESTIONS.parquet and prints one JSON object a question.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+HOUR, DAY = 3_600_000_000, 86_400_000_000
+QUESTIONS = {"customer_spend": 10_000, "product_demand": 10_000, "product_country_demand": 5_000}
+
+
+def main() -> None:
+    """Run the whole proof in a repository of its own."""
+    options = _options()
+    rng = random.Random(options.seed)
+    with tempfile.TemporaryDirectory(prefix="headwater-proof-") as folder:
+        run = Proof(Path(folder), options, rng)
+        try:
+            result = run.run()
+        finally:
+            run.close()
+    print(json.dumps(result, indent=2))
+    if options.json:
+        Path(options.json).write_text(json.dumps(result, indent=2))
+    sys.exit(0 if result["different"] == 0 else 1)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True, help="Parquet file of retail events")
+    parser.add_argument("--oracle", required=True, help="the reference program")
+    parser.add_argument("--kills", type=int, default=20, help="how often workers are killed (default 20)")
+    parser.add_argument("--rows", type=int, help="use only the first rows of the file")
+    parser.add_argument("--rate", type=int, default=6_000, help="events a second while workers are killed")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--json", help="also write the counts to this file")
+    return parser.parse_args()
+
+
+class Proof:
+    """One run, in its own repository with its own servers."""
+
+    def __init__(self, folder: Path, options: argparse.Namespace, rng: random.Random) -> None:
+        self.repo, self.work, self.options, self.rng = folder / "repo", folder, options, rng
+        shutil.copytree(
+            CHECKOUT / "feature_repo", self.repo, ignore=shutil.ignore_patterns(".headwater", "__pycache__")
+        )
+        self.processes: list[subprocess.Popen[bytes]] = []
+
+    def run(self) -> dict[str, Any]:
+        """All steps; the counts."""
+        self.cli("up")
+        self.cli("apply")
+        events = self.disorder()
+        self.say(f"{len(events):,} events in disorder; workers will be killed {self.options.kills} times")
+        began = time.monotonic()
+        kills = self.stream_under_fire()
+        self.cli("stream", "--until-caught-up")
+        self.cli("sink", "--until-caught-up")
+        self.say(f"caught up after {time.monotonic() - began:.0f} s and {kills} kills")
+        self.cli("events", "invoice_lines", "-o", str(self.work / "events.parquet"))
+        result: dict[str, Any] = {"events": len(events), "kills": kills, "views": {}, "compared": 0, "different": 0}
+        for view in QUESTIONS:
+            self._prove(view, result)
+        check = json.loads(self.cli("check", "--json").stdout)
+        result["check"] = {v["view"]: v["recomputed"] | {"receipts": v["receipts"]} for v in check["views"]}
+        return result
+
+    def disorder(self) -> pl.DataFrame:
+        """The file's rows, each up to an hour late and one in fifty up to five days, written as events.parquet."""
+        rows = pl.read_parquet(self.options.data)
+        rows = rows.head(self.options.rows) if self.options.rows else rows
+        rng = np.random.default_rng(self.options.seed)
+        late = rng.uniform(0, HOUR, len(rows)) + np.where(
+            rng.random(len(rows)) < 0.02, rng.uniform(DAY, 5 * DAY, len(rows)), 0
+        )
+        moment = rows["invoice_ts"].dt.epoch("us").to_numpy() + late
+        rows = rows[np.argsort(moment, kind="stable")]
+        rows.write_parquet(self.work / "produce.parquet")
+        return rows
+
+    def stream_under_fire(self) -> int:
+        """Produce slowly under two workers and a sink, killing them at random moments."""
+        producer = self.start("produce", str(self.work / "produce.parquet"), "--rate", str(self.options.rate))
+        workers = [self.start("stream"), self.start("stream")]
+        sink, kills = self.start("sink"), 0
+        while kills < self.options.kills or producer.poll() is None:
+            time.sleep(self.rng.uniform(0.5, 6.0))
+            if kills < self.options.kills:
+                i = kills % 2
+                workers[i].send_signal(signal.SIGKILL)
+                workers[i].wait()
+                workers[i] = self.start("stream")
+                kills += 1
+                if kills % 5 == 0:
+                    sink.send_signal(signal.SIGKILL)
+                    sink.wait()
+                    sink = self.start("sink")
+        for process in (*workers, sink):
+            process.terminate()
+            process.wait(30)
+        if producer.returncode:
+            raise SystemExit("produce failed")
+        return kills
+
+    def _prove(self, view: str, result: dict[str, Any]) -> None:
+        spec, keys = self.spec(view)
+        events = pl.read_parquet(self.work / "events.parquet")
+        asked = self.questions(events, keys, spec["event_time"], QUESTIONS[view])
+        spine = asked.rename({"at": "event_timestamp"})
+        spine.write_parquet(self.work / "spine.parquet")
+        self.cli("history", str(self.work / "spine.parquet"), "--features", view, "-o", str(self.work / "out.parquet"))
+        history = pl.read_parquet(self.work / "out.parquet")
+        offline = self.compare(view, spec, asked, self.values(history, view, spec))
+        everyone = events.select(keys).drop_nulls().unique(maintain_order=True)
+        # Read at the epoch: the effective time is then just behind each row's newest event, where windows are full.
+        everyone.with_columns(at=pl.lit(0).cast(pl.Datetime("us", "UTC"))).write_parquet(self.work / "who.parquet")
+        lines = self.cli("get", "--features", view, "--entities", str(self.work / "who.parquet"), "--json").stdout
+        rows = [json.loads(line) for line in lines.splitlines()]
+        at = pl.Series("at", [r["_as_of"][view] for r in rows]).str.to_datetime(time_unit="us", time_zone="UTC")
+        present = pl.Series([r["_status"][view] == "PRESENT" for r in rows])
+        online_rows = [{f["name"]: r[f"{view}__{f['name']}"] for f in spec["features"]} for r in rows]
+        online = self.compare(view, spec, everyone.with_columns(at), [_plain(r) for r in online_rows])
+        result["views"][view] = {"history": offline, "get": online, "present": int(present.sum())}
+        for counts in (offline, online):
+            result["compared"] += counts["values"]
+            result["different"] += counts["different"]
+        self.say(f"{view}: history {offline}, get {online}")
+
+    def spec(self, view: str) -> tuple[dict[str, Any], list[str]]:
+        """The view as the reference reads it, from the published plan."""
+        from headwater.durations import format_duration
+        from headwater.expressions.sql import to_sql
+        from headwater.online.connection import Connection
+        from headwater.online.plan_store import load_published
+        from headwater.plans.plan import StreamView
+        from headwater.repository import load_repository
+
+        repository = load_repository(self.repo)
+        with Connection(repository.need_redis()) as connection:
+            published = load_published(connection, repository.project)
+        assert published is not None
+        found = published.plan.view(view)
+        assert isinstance(found, StreamView)
+        sql = lambda e: None if e is None else to_sql(e, "duckdb")  # noqa: E731
+        features = [
+            {"name": f.name, "function": f.function, "column": f.column, "scale": f.scale, "where": sql(f.where),
+             "over": "all" if f.window is None else format_duration(f.window),
+             "hop": None if f.hop is None else format_duration(f.hop)}
+            for f in found.features
+        ]  # fmt: skip
+        spec = {
+            "entity": [k.name for k in found.keys], "event_time": published.plan.source(found.source).event_time,
+            "where": sql(found.where), "derive": {d.name: sql(d.expr) for d in found.derive}, "features": features,
+        }  # fmt: skip
+        return spec, [k.name for k in found.keys]
+
+    def questions(self, events: pl.DataFrame, keys: list[str], time_column: str, n: int) -> pl.DataFrame:
+        """Random keys at random times; every other time lies at, or a microsecond beside, an event or a hop."""
+        rng = np.random.default_rng(self.options.seed + n)
+        known = events.select(*keys, time_column).drop_nulls()
+        chosen = known[rng.integers(0, len(known), n)]
+        at = chosen[time_column].dt.epoch("us").to_numpy().copy()
+        first, last = int(at.min()), int(at.max())
+        loose = rng.random(n) < 0.5
+        at[loose] = rng.integers(first - DAY, last + 2 * DAY, int(loose.sum()))
+        at[~loose] += rng.choice([0, 1, -1, HOUR, 5 * 60_000_000, DAY, 30 * DAY, 30 * DAY + 1], int((~loose).sum()))
+        return chosen.select(keys).with_columns(pl.Series("at", at).cast(pl.Datetime("us", "UTC")))
+
+    def values(self, table: pl.DataFrame, view: str, spec: dict[str, Any]) -> list[dict[str, Any]]:
+        """The answers of an output table, timestamps as microseconds."""
+        names = {f"{view}__{f['name']}": f["name"] for f in spec["features"]}
+        table = table.select(names).rename(names)
+        times = [c for c, t in table.schema.items() if isinstance(t, pl.Datetime)]
+        return table.with_columns(pl.col(times).dt.epoch("us")).to_dicts() if times else table.to_dicts()
+
+    def compare(
+        self, view: str, spec: dict[str, Any], asked: pl.DataFrame, ours: list[dict[str, Any]]
+    ) -> dict[str, int]:
+        """Ask the reference the same questions; how many values were compared, and how many differ."""
+        (self.work / "spec.json").write_text(json.dumps(spec))
+        asked.write_parquet(self.work / "questions.parquet")
+        command = [
+            sys.executable,
+            self.options.oracle,
+            *(str(self.work / f) for f in ("spec.json", "events.parquet", "questions.parquet")),
+        ]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        reference = [json.loads(line) for line in done.stdout.splitlines()]
+        if len(reference) != len(ours):
+            raise SystemExit(f"{view}: {len(reference)} reference answers for {len(ours)} rows")
+        values = different = 0
+        for i, (theirs, mine) in enumerate(zip(reference, ours, strict=True)):
+            for name, value in theirs.items():
+                values += 1
+                if not _same(value, mine[name]):
+                    different += 1
+                    if different <= 5:
+                        self.say(f"DIFFERS {view} {asked.row(i)} {name}: reference {value!r}, ours {mine[name]!r}")
+        return {"questions": len(ours), "values": values, "different": different}
+
+    def cli(self, *args: str) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end; it must succeed."""
+        done = subprocess.run(
+            [sys.executable, "-m", "headwater", "-C", str(self.repo), *args], capture_output=True, text=True
+        )
+        if done.returncode:
+            raise SystemExit(
+                f"headwater {' '.join(args)}: exit code {done.returncode}\n{done.stderr}{done.stdout[-2000:]}"
+            )
+        return done
+
+    def start(self, *args: str) -> subprocess.Popen[bytes]:
+        """Start a command in the background."""
+        process = subprocess.Popen(
+            [sys.executable, "-m", "headwater", "-C", str(self.repo), *args],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        self.processes.append(process)
+        return process
+
+    def close(self) -> None:
+        """End what was started."""
+        for process in self.processes:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+        subprocess.run([sys.executable, "-m", "headwater", "-C", str(self.repo), "down"], capture_output=True)
+
+    def say(self, text: str) -> None:
+        """A line on stderr, at once."""
+        print(text, file=sys.stderr, flush=True)
+
+
+def _plain(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: _micros(value) for name, value in row.items()}
+
+
+def _micros(value: Any) -> Any:
+    """RFC 3339 text as microseconds, anything else as it is."""
+    if isinstance(value, str) and len(value) >= 20 and value.endswith("Z") and value[4] == value[7] == "-":
+        return next(_times([value]))
+    return value
+
+
+def _times(texts: list[str]) -> Iterator[int]:
+    yield from pl.Series(texts).str.to_datetime(time_unit="us", time_zone="UTC").dt.epoch("us").to_list()
+
+
+def _same(a: Any, b: Any) -> bool:
+    """Bit for bit: an int is not a float, and 0.0 is not -0.0."""
+    return type(a) is type(b) and (repr(a) == repr(b))
+
+
+if __name__ == "__main__":
+    main()
