@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from pipelines.freshness import Freshness
 
@@ -35,7 +35,7 @@ def print_account(account: Account, seconds: float) -> None:
     for name, text in _numbers(account):
         console.print(f"  {name:<12} {text}")
     console.print(f"\n[bold]A training set[/bold]  {_short(account.training)}")
-    console.print(_head(account.training))
+    console.print(_head(account.training), markup=False)
     console.print(f"\n[bold]The same features, online[/bold]  headwater {' '.join(account.online_command)}")
     _print_online(console, account.online)
     _print_next(console, account)
@@ -59,33 +59,34 @@ def _numbers(account: Account) -> list[tuple[str, str]]:
 def _check_line(view: dict[str, Any]) -> str:
     receipts, recomputed = view["receipts"], view["recomputed"]
     text = (
-        f"{view['view']}: {receipts['equal']:,} of {receipts['drawn']:,} receipts replayed to equal bytes, "
-        f"{recomputed['equal']:,} of {recomputed['compared']:,} rows recomputed equal"
+        f"{view['view']}: {recomputed['equal']:,} of {recomputed['compared']:,} rows compared are equal, "
+        f"{receipts['equal']:,} of {receipts['drawn']:,} receipts replay to the same bytes"
     )
     causes = ", ".join(f"{count} {cause}" for cause, count in view.get("differences", {}).items())
     return f"{text} ({causes})" if causes else text
 
 
-def _head(path: Path, rows: int = 5, columns: int = 7) -> Table:
+def _head(path: Path, rows: int = 5, columns: int = 8) -> str:
     import pyarrow.parquet as pq
 
     table = pq.read_table(path)
     names = table.column_names[:columns]
-    left = len(table.column_names) - len(names)
-    shown = Table(caption=f"{table.num_rows:,} rows, {left} more columns" if left else f"{table.num_rows:,} rows")
-    for name in names:
-        shown.add_column(name, overflow="fold")
-    for row in table.select(names).slice(0, rows).to_pylist():
-        shown.add_row(*(_cell(row[name]) for name in names))
-    return shown
+    cells = [[_cell(row[name]) for name in names] for row in table.select(names).slice(0, rows).to_pylist()]
+    shown = _aligned([[name.split("__")[-1] for name in names], *cells])
+    return f"{shown}\n  ... {table.num_rows:,} rows and {len(table.column_names)} columns"
+
+
+def _aligned(lines: list[list[str]]) -> str:
+    widths = [max(len(line[at]) for line in lines) for at in range(len(lines[0]))]
+    return "\n".join("  " + "  ".join(map(str.rjust, line, widths)) for line in lines)
 
 
 def _print_online(console: Console, row: dict[str, Any]) -> None:
     for name, value in row.items():
         if not name.startswith("_"):
-            console.print(f"  {name:<44} {_cell(value)}")
+            console.print(f"  {name:<48} {_cell(value)}")
     for view, receipt in (row.get("_receipts") or {}).items():
-        console.print(f"  receipt of {view}: {receipt}")
+        console.print(f"  receipt of {view}: {json.dumps(receipt)}", markup=False)
 
 
 def _print_next(console: Console, account: Account) -> None:
@@ -95,12 +96,12 @@ def _print_next(console: Console, account: Account) -> None:
     console.print("\n[bold]Next[/bold] (first: source .venv/bin/activate)")
     for line, why in (
         (f"{here} status", "lag and freshness of every view"),
-        (f"{here} {' '.join(account.online_command)}", "features of one customer, with what proves them"),
+        (f"{here} check", "prove again that the online store and the lake agree"),
         (f"{_short(account.root)}/definitions.py", "change a feature, then:"),
         (f"{here} plan", "what an apply would change"),
         (f"{here} down", "stop everything; the data stays"),
     ):
-        console.print(f"  {line:<72} {why}")
+        console.print(f"  {line:<48} {why}")
 
 
 def _cell(value: object) -> str:

@@ -89,7 +89,8 @@ def write_spine(replay: Replay, path: Path, rows: int) -> Spine:
     known = replay.events.filter(pc.is_valid(replay.events[CUSTOMER]))
     times, customers = _micros(known), known[CUSTOMER].cast(pa.int64()).to_numpy()
     told = np.flatnonzero(times <= times.max() - CHURN)
-    drawn = told[np.unique(np.linspace(0, len(told) - 1, rows).astype(np.int64))]
+    # The newest first: a reader looks at the head, and the oldest windows are still empty.
+    drawn = told[np.unique(np.linspace(0, len(told) - 1, rows).astype(np.int64))][::-1]
     labels = _churned(times, customers, drawn)
     columns: dict[str, Any] = {
         CUSTOMER: customers[drawn],
