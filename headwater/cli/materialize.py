@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     epilog="Examples: headwater materialize; headwater materialize customer_profile --as-of 2011-12-01; "
     "headwater materialize customer_profile --as-of 2011-12-09T12:50:00Z --engine spark"
 )
-@click.argument("views", nargs=-1, metavar="VIEW...")
+@click.argument("views", nargs=-1, metavar="[VIEW]...")
 @click.option(
     "--as-of", metavar="TIME", help="The snapshot's time: RFC 3339 or a date, UTC without a zone. Default: now."
 )
