@@ -194,7 +194,7 @@ class Proof:
     def values(self, table: pl.DataFrame, view: str, spec: dict[str, Any]) -> list[dict[str, Any]]:
         """The answers of an output table, timestamps as microseconds."""
         names = {f"{view}__{f['name']}": f["name"] for f in spec["features"]}
-        table = table.select(names).rename(names)
+        table = table.select(*names).rename(names)
         times = [c for c, t in table.schema.items() if isinstance(t, pl.Datetime)]
         return table.with_columns(pl.col(times).dt.epoch("us")).to_dicts() if times else table.to_dicts()
 
