@@ -166,6 +166,11 @@ class Connection:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def __del__(self) -> None:
+        # A client in a notebook, or in Feast's hands, is never closed by anybody.
+        if getattr(self, "_socket", None) is not None:
+            self.close()
+
     def _open(self) -> None:
         self._reader = hiredis.Reader(replyError=self._error)
         self._transient = None
