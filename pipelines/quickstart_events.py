@@ -84,14 +84,16 @@ def live_records(replay: Replay, source: Source) -> list[tuple[bytes | None, byt
 def write_spine(replay: Replay, path: Path, rows: int) -> Spine:
     """Draw purchases evenly over all events, and label each: was the customer lost (see CHURN)?
 
-    Only purchases whose label the events can tell are drawn.
+    Only purchases whose label the events can tell are drawn; where they cover less than that time, any
+    purchase is, and the labels are null.
     """
     known = replay.events.filter(pc.is_valid(replay.events[CUSTOMER]))
     times, customers = _micros(known), known[CUSTOMER].cast(pa.int64()).to_numpy()
     told = np.flatnonzero(times <= times.max() - CHURN)
+    chosen = told if len(told) else np.arange(len(times))
     # The newest first: a reader looks at the head, and the oldest windows are still empty.
-    drawn = told[np.unique(np.linspace(0, len(told) - 1, rows).astype(np.int64))][::-1]
-    labels = _churned(times, customers, drawn)
+    drawn = chosen[np.unique(np.linspace(0, len(chosen) - 1, rows).astype(np.int64))][::-1]
+    labels = _churned(times, customers, drawn) if len(told) else pa.nulls(len(drawn), pa.bool_())
     columns: dict[str, Any] = {
         CUSTOMER: customers[drawn],
         "event_timestamp": pa.array(times[drawn]).cast(pa.timestamp("us", "UTC")),

@@ -63,6 +63,15 @@ def test_spine_labels_say_whether_a_customer_came_back_within_a_week(write_event
     assert {row["churned"] for row in rows} == {True, False}
 
 
+def test_events_of_less_than_a_week_give_a_spine_without_labels(write_events, tmp_path):
+    path = write_events([(1, 0.01 * n) for n in range(LIVE_EVENTS + 5)])
+    replay = split_for_replay(path, tmp_path, datetime(2026, 3, 10, tzinfo=UTC).timestamp())
+    spine = write_spine(replay, tmp_path / "spine.parquet", 100)
+    rows = pq.read_table(spine.path).to_pylist()
+    assert len(rows) == 100
+    assert {row["churned"] for row in rows} == {None}
+
+
 def test_a_file_of_something_else_is_refused(tmp_path):
     pq.write_table(pa.table({"x": [1]}), tmp_path / "x.parquet")
     with pytest.raises(UsageError, match="invoice_ts"):
