@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from headwater.definitions.repositories import load_settled, repository_plan
+from headwater.errors import DefinitionError
 from headwater.plans.compile import Definitions, compile_plan
 from headwater.plans.plan import Plan
 from headwater.repository import Repository
@@ -52,16 +53,25 @@ def plan_of_registry(registry: Any, project: str) -> Plan:
 
 
 def write_registry(repository: Repository, contents: Any) -> None:
-    """Make the registry hold exactly these definitions (as `load_settled` gives them); publish nothing."""
+    """Make the registry hold exactly these definitions (as `load_settled` gives them); publish nothing.
+
+    Raises:
+        DefinitionError: Feast refuses one of its own objects in the repository.
+    """
+    from feast.errors import FeastError
     from feast.repo_operations import extract_objects_for_apply_delete
 
     from headwater.plans.publishing import registry_only
 
-    Path(repository.registry).parent.mkdir(parents=True, exist_ok=True) if "://" not in repository.registry else None
+    if "://" not in repository.registry:
+        Path(repository.registry).parent.mkdir(parents=True, exist_ok=True)
     with _quiet(), registry_only():
         store = _store(repository)
         changed, removed, _, _ = extract_objects_for_apply_delete(repository.project, store.registry, contents)
-        store.apply(changed, objects_to_delete=removed, partial=False)
+        try:
+            store.apply(changed, objects_to_delete=removed, partial=False)
+        except (FeastError, ValueError) as error:
+            raise DefinitionError(f"Feast refuses the definitions of {repository.root}: {error}") from error
 
 
 def _store(repository: Repository) -> Any:

@@ -162,27 +162,43 @@ def _services(services: Sequence[Any], views: Sequence[View], others: set[str], 
     found = []
     for service in _distinct(services):
         place = f"Feature service '{service.name}'"
-        chosen: list[tuple[str, tuple[str, ...]]] = []
-        for projection in service.feature_view_projections:
-            if projection.name in by_name:
-                chosen.append((projection.name, _chosen(place, projection, by_name[projection.name], problems)))
-            elif projection.name not in others:
-                problems.add(place, f"no view '{projection.name}'. {nearest(projection.name, [*by_name, *others])}")
+        chosen: dict[str, tuple[str, ...]] = {}
+        for name, wanted in _wanted(service):
+            if name in by_name:
+                chosen[name] = chosen.get(name, ()) + _chosen(place, wanted, by_name[name], problems)
+            elif name not in others:
+                problems.add(place, f"no view '{name}'. {nearest(name, [*by_name, *others])}")
         if chosen:
             found.append(
-                Service(service.name, tuple(chosen), service.owner, service.description, user_tags(service.tags))
+                Service(
+                    service.name,
+                    tuple((view, tuple(dict.fromkeys(names))) for view, names in chosen.items()),
+                    service.owner,
+                    service.description,
+                    user_tags(service.tags),
+                )
             )
     return found
 
 
-def _chosen(place: str, projection: Any, view: View, problems: Problems) -> tuple[str, ...]:
+def _wanted(service: Any) -> list[tuple[str, list[str]]]:
+    """The views of a service with the features it chose of each; none chosen means all."""
+    wanted = [(p.name, [*p.desired_features, *(f.name for f in p.features)]) for p in service.feature_view_projections]
+    # Features given as text ("view" or "view:feature") become projections only when Feast applies the service.
+    for reference in getattr(service, "_pending_feature_refs", []):
+        view, _, feature = reference.partition(":")
+        wanted.append((view.split("@")[0], [feature] if feature else []))
+    return wanted
+
+
+def _chosen(place: str, wanted: Sequence[str], view: View, problems: Problems) -> tuple[str, ...]:
     features = [f.name for f in view.outputs()]
-    keys = {k.name for k in view.keys}
-    wanted = [n for n in (*projection.desired_features, *(f.name for f in projection.features)) if n not in keys]
-    for name in wanted:
+    # Feast counts the join keys among the features of a view that comes back from its registry.
+    names = [n for n in wanted if n not in {k.name for k in view.keys}]
+    for name in names:
         if name not in features:
             problems.add(f"{place}, view '{view.name}'", f"no feature '{name}'. {nearest(name, features)}")
-    return tuple(dict.fromkeys(wanted)) or tuple(features)
+    return tuple(names) or tuple(features)
 
 
 def _unique(kind: str, names: Sequence[str], problems: Problems) -> None:

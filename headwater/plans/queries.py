@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 from headwater.dtypes import Dtype
 from headwater.errors import DefinitionError, MissingExtra, nearest
@@ -68,29 +68,6 @@ def tables_of(tree: Any) -> set[str]:
     return {t.name for t in tree.find_all(exp.Table) if t.name and t.name.lower() not in ctes}
 
 
-def render_query(sql: str, as_of: int, dialect: Literal["duckdb", "spark"]) -> str:
-    """The query with `:as_of` as a constant, in an engine's dialect.
-
-    Args:
-        as_of: microseconds since the epoch, UTC.
-
-    Raises:
-        DefinitionError: the query is wrong, or says what the engine has no words for.
-    """
-    from sqlglot import ErrorLevel, exp
-    from sqlglot.errors import SqlglotError
-
-    tree = parse_query("The query", sql)
-    moment = exp.cast(exp.Literal.string(_iso(as_of)), "TIMESTAMPTZ")
-    bound = tree.transform(
-        lambda n: moment.copy() if isinstance(n, exp.Placeholder | exp.Parameter) and n.name == AS_OF else n
-    )
-    try:
-        return str(bound.sql(dialect=dialect, unsupported_level=ErrorLevel.RAISE))
-    except SqlglotError as error:
-        raise DefinitionError(f"The query cannot be said in {dialect}: {_one_line(error)}") from error
-
-
 def describe_query(place: str, sql: Any, sources: Sequence[Source]) -> list[Field]:
     """The columns of the query's result, by DuckDB over empty tables.
 
@@ -103,8 +80,17 @@ def describe_query(place: str, sql: Any, sources: Sequence[Source]) -> list[Fiel
     for table in sorted(tables_of(tree)):
         if table.lower() not in {t.lower() for t in tables}:
             raise DefinitionError(f"{place}: no table '{table}'; it sees stream sources. {nearest(table, tables)}")
-    rows = _describe(place, render_query(sql, 0, "duckdb"), tables)
+    rows = _describe(place, _bound(tree), tables)
     return [Field(name, _dtype_of(place, name, kind)) for name, kind in rows]
+
+
+def _bound(tree: Any) -> str:
+    """The query in DuckDB's dialect with some time for `:as_of`; its type is all that matters here."""
+    from sqlglot import exp
+
+    moment = exp.cast(exp.Literal.string("1970-01-01 00:00:00+00:00"), "TIMESTAMPTZ")
+    bound = tree.transform(lambda n: moment.copy() if isinstance(n, exp.Placeholder | exp.Parameter) else n)
+    return str(bound.sql(dialect="duckdb"))
 
 
 def _describe(place: str, sql: str, tables: Mapping[str, Sequence[Field]]) -> list[tuple[str, str]]:
@@ -142,12 +128,6 @@ def _dtype_of(place: str, name: str, kind: str) -> Dtype:
             f"BOOLEAN, TIMESTAMPTZ or BLOB."
         )
     return dtype
-
-
-def _iso(micros: int) -> str:
-    from datetime import UTC, datetime, timedelta
-
-    return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=micros)).isoformat(" ", "microseconds")
 
 
 def _one_line(error: Exception) -> str:

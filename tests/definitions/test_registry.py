@@ -136,3 +136,14 @@ def test_after_feast_apply_a_fresh_plan_shows_nothing(tmp_path: Path) -> None:
     assert plan.stdout == ""
     assert "Nothing changes" in plan.stderr
     assert registry_plan(repository) is not None
+
+
+def test_feast_apply_of_a_service_given_as_text_leaves_no_difference(tmp_path: Path) -> None:
+    repository = make_shop(tmp_path)
+    path = repository.root / "definitions.py"
+    text = path.read_text()
+    text = text[: text.index("churn = FeatureService")]
+    path.write_text(text + 'm = FeatureService(name="m", features=["customer_spend:count_1h", "customer_profile"])\n')
+    plan = applied(repository)
+    assert registry_plan(repository) == plan
+    assert [view for view, _ in plan.service("m").features] == ["customer_spend", "customer_profile"]

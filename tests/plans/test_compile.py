@@ -207,3 +207,11 @@ def test_a_service_names_the_features_it_chose() -> None:
     view = make_view(features=[Count(over=["1h", "1d"]), Sum("n")])
     service = FeatureService(name="model", features=[view[["n_sum", "count_1h"]]])
     assert compiled(view, service).service("model").features == (("activity", ("n_sum", "count_1h")),)
+
+
+def test_a_service_may_name_views_and_features_as_text() -> None:
+    view = make_view(features=[Count(over=["1h", "1d"]), Sum("n")])
+    service = FeatureService(name="model", features=["activity:n_sum", "activity:count_1h"])
+    assert compiled(view, service).service("model").features == (("activity", ("n_sum", "count_1h")),)
+    whole = FeatureService(name="model", features=["activity"])
+    assert compiled(view, whole).service("model").features == (("activity", ("count_1h", "count_1d", "n_sum")),)
