@@ -25,9 +25,7 @@ def parse_duration(text: str) -> int:
     match = re.fullmatch(r"(\d{1,10})([smhd])", text) if isinstance(text, str) else None
     micros = int(match[1]) * _UNITS[match[2]] if match else 0
     if not 0 < micros <= 36_500 * DAY:
-        raise ValueError(
-            f"expected a duration such as '90s', '5m', '12h' or '30d' (at most 36500d), got {text!r}"
-        )
+        raise ValueError(f"expected a duration such as '90s', '5m', '12h' or '30d' (at most 36500d), got {text!r}")
     return micros
 
 

@@ -70,10 +70,7 @@ def find_repository(start: str | os.PathLike[str] | None = None) -> Path:
     Raises:
         UsageError: no feature_store.yaml there.
     """
-    if start is not None:
-        candidates = [Path(start)]
-    else:
-        candidates = [Path("."), Path("feature_repo")]
+    candidates = [Path(start)] if start is not None else [Path("."), Path("feature_repo")]
     for folder in candidates:
         if (folder / CONFIG).is_file():
             return folder.resolve()
