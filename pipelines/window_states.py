@@ -195,7 +195,9 @@ class _Writer:
         """The 16 first hex digits of MD5 over the value's text."""
         dtype = self.dtypes[column]
         if dtype == "float64":
-            value = f"CAST({self._scaled(column, SCALE)} AS STRING)"
+            # Doubles that do not fit when scaled are one value together, the text None (approx_distinct.hashes).
+            text = f"COALESCE(CAST({self._scaled(column, SCALE)} AS STRING), 'None')"
+            value = f"CASE WHEN {_q(column)} IS NOT NULL THEN {text} END"
         elif dtype in ("string", "bytes"):
             value = _q(column)
         else:

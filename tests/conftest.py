@@ -6,7 +6,6 @@ is skipped.
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import subprocess
@@ -111,23 +110,13 @@ def own_kafka(tmp_path: Path) -> Iterator[OwnKafka]:
 
 
 @pytest.fixture(scope="session")
-def spark() -> Iterator[Any]:
-    """One Spark session for the whole test session: starting one takes seconds."""
-    if shutil.which("java") is None and not os.environ.get("JAVA_HOME"):
-        pytest.fail("Spark needs Java 17: install the package default-jre-headless.")
-    os.environ["PYSPARK_PYTHON"] = sys.executable
-    from pyspark.sql import SparkSession
+def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """One Spark session for the whole test session, the product's own: starting one takes seconds."""
+    from pipelines.spark_materialize import java_found, start_session
 
-    session = (
-        SparkSession.builder.master("local[2]")
-        .appName("headwater-tests")
-        .config("spark.ui.enabled", "false")
-        .config("spark.driver.bindAddress", "127.0.0.1")
-        .config("spark.driver.host", "127.0.0.1")
-        .config("spark.sql.shuffle.partitions", "2")
-        .config("spark.sql.session.timeZone", "UTC")
-        .getOrCreate()
-    )
+    if not java_found():
+        pytest.fail("Spark needs Java 17: install the package default-jre-headless.")
+    session = start_session(tmp_path_factory.mktemp("spark") / "spark.log")
     yield session
     session.stop()
 

@@ -11,6 +11,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -59,7 +60,9 @@ class TablePath:
 
 def files_of(handle: DeltaTable) -> list[str]:
     """Paths or URLs of the Parquet files of the handle's snapshot."""
-    return [uri.removeprefix("file://") for uri in handle.file_uris()]
+    # Delta spells paths as in URLs: a folder "my shop" comes back as "my%20shop".
+    uris = (uri.removeprefix("file://") for uri in handle.file_uris())
+    return [uri if "://" in uri else unquote(uri) for uri in uris]
 
 
 def missing_files(files: Sequence[str]) -> list[str]:
