@@ -15,7 +15,6 @@ from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
 import pyarrow.fs as pafs
 from deltalake import DeltaTable
 from deltalake.exceptions import TableNotFoundError
@@ -114,6 +113,9 @@ def read_files(
 
 def dataset_of(files: Sequence[str], schema: pa.Schema) -> Any:
     """The files as one Arrow dataset."""
+    # It imports pandas, half a second that a sink, which reads no file, need not spend.
+    import pyarrow.dataset as ds
+
     if "://" not in files[0]:
         return ds.dataset(list(files), schema=schema, format="parquet", filesystem=pafs.LocalFileSystem())
     system, _ = pafs.FileSystem.from_uri(files[0])
