@@ -1,7 +1,6 @@
 """`headwater get` against a published shop: JSON lines, tables, files of entities, wrong use."""
 
 import json
-import time
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -72,13 +71,11 @@ def test_a_table_shows_features_below_their_view(get):
     ]
 
 
-def test_a_file_of_entities_has_its_own_times_and_thousands_of_rows_take_seconds(get, tmp_path):
+def test_a_file_of_entities_of_thousands_of_rows_has_its_own_times(get, tmp_path):
     ids = [i % 4 if i % 5 else None for i in range(12_000)]
     at = pa.array([NOON + i for i in range(12_000)], pa.timestamp("us"))
     pq.write_table(pa.table({"customer_id": ids, "at": at, "note": ["x"] * 12_000}), tmp_path / "e.parquet")
-    begun = time.monotonic()
     answer = get("--features", "spend", "--entities", tmp_path / "e.parquet", "--json")
-    assert time.monotonic() - begun < 10
     rows = [json.loads(line) for line in answer.stdout.splitlines()]
     assert [row["customer_id"] for row in rows] == ids
     assert [row["spend__count_1h"] for row in rows] == [{1: 2, 2: 1}.get(i, 0) for i in ids]

@@ -39,10 +39,8 @@ def test_a_process_that_ignores_sigterm_is_killed(tmp_path):
     code = "import signal, time; signal.signal(15, signal.SIG_IGN); print('ready', flush=True); time.sleep(60)"
     process = launch("stubborn", _python(code), tmp_path / "log")
     wait_until_ready(process, lambda: "ready" in Path(process.log).read_text(), seconds=20)
-    began = time.monotonic()
     stop([process], patience=0.2)
     assert not is_alive(process)
-    assert time.monotonic() - began < 10
 
 
 def test_the_same_id_with_another_start_is_a_stranger_and_is_spared(tmp_path):

@@ -4,7 +4,6 @@ import json
 import re
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
@@ -199,6 +198,4 @@ def test_the_server_imports_no_feast(tmp_path):
     code = (
         "import sys, headwater.serving.server; print([m for m in ('feast', 'pandas', 'pyarrow') if m in sys.modules])"
     )
-    begun = time.monotonic()
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
-    assert time.monotonic() - begun < 10
