@@ -97,6 +97,9 @@ class StreamView(StreamFeatureView):  # type: ignore[misc]
     def __copy__(self) -> Self:
         return _copied(self)
 
+    def __getitem__(self, item: list[str]) -> Self:
+        return _chosen(self, item)
+
     def _schema_or_udf_changed(self, other: Any) -> bool:
         # Feast keeps the registered view where its schema is the same; our facts are part of the definition.
         return (
@@ -167,6 +170,9 @@ class BatchView(FeatureView):  # type: ignore[misc]
     def __copy__(self) -> Self:
         return _copied(self)
 
+    def __getitem__(self, item: list[str]) -> Self:
+        return _chosen(self, item)
+
     def _schema_or_udf_changed(self, other: Any) -> bool:
         return super()._schema_or_udf_changed(other) or facts_of(self) != facts_of(other)
 
@@ -226,4 +232,13 @@ def _copied(view: _View) -> _View:
     twin.features = list(view.features)
     twin.entity_columns = list(view.entity_columns)
     twin.projection = copy.copy(view.projection)
+    return twin
+
+
+def _chosen(view: _View, names: list[str]) -> _View:
+    # Feast raises at the first unknown name, and would hide why the feature is missing: a mistake in the view.
+    twin = _copied(view)
+    known = {f.name: f for f in view.features}
+    twin.projection.features = [known[n] for n in names if n in known]
+    twin.projection.desired_features = [] if set(names) <= known.keys() else list(names)
     return twin

@@ -199,6 +199,14 @@ def test_a_service_names_only_features_that_are_there() -> None:
         assert words in errors[0]
 
 
+def test_a_service_does_not_hide_why_a_feature_is_missing() -> None:
+    view = make_view(features=[Count(), Mean("amont")])
+    errors = wrong(view, FeatureService(name="model", features=[view[["count", "amount_mean"]]]))
+    assert len(errors) == 2
+    assert "no column 'amont'" in errors[0]
+    assert "no feature 'amount_mean'" in errors[1]
+
+
 def test_a_stream_view_of_no_source_is_refused_at_once() -> None:
     with pytest.raises(DefinitionError, match=r"'spend', source: expected a StreamSource, got None"):
         make_view(source=None)
