@@ -2,7 +2,6 @@
 SHELL := /bin/bash
 PYTHON_OF_VENV := .venv/bin/python
 ENVIRONMENT := .venv/.complete
-BENCHMARKS := stream online history
 
 .DEFAULT_GOAL := help
 .PHONY: help quickstart down test lint bench soak servers clean
@@ -35,7 +34,9 @@ lint: $(ENVIRONMENT)  ## ruff, mypy --strict, the directions of imports
 	.venv/bin/lint-imports
 
 bench: $(ENVIRONMENT) servers  ## the benchmarks, each beside its peer in the same run
-	@for name in $(BENCHMARKS); do $(PYTHON_OF_VENV) -m benchmarks.$$name || exit 1; done
+	@$(PYTHON_OF_VENV) -m benchmarks.stream --events 400000 --peer-events 100000 --runs 3
+	@$(PYTHON_OF_VENV) -m benchmarks.online
+	@$(PYTHON_OF_VENV) -m benchmarks.history --rows 500000 --runs 3
 
 soak: $(ENVIRONMENT) servers  ## what takes longer than `make test`: all events, kills, faults
 	$(PYTHON_OF_VENV) -m pytest -m soak --timeout=7200

@@ -21,6 +21,7 @@ from headwater.events.batch import Events
 from headwater.events.select import select, source_columns
 from headwater.lake.lake import Lake
 from headwater.lake.records import Gap
+from headwater.online import scripts
 from headwater.online.connection import Connection
 from headwater.online.expiry import expiry_of
 from headwater.online.keys import entity_key, fill_key, position_key, row_prefix
@@ -87,29 +88,30 @@ class _Backfill:
         self.lake, self.connection, self.kafka, self.project = lake, connection, kafka, plan.project
         self.view, self.source = definition, plan.source(definition.source)
         self.accept_gaps = accept_gaps
+        self._token, self._lock = os.urandom(8).hex().encode(), b""
 
     def run(self, progress: Callable[[str, int], None]) -> Filled:
         facts = topic_facts(self.kafka, [self.source.topic]).get(self.source.topic)
         if facts is None:
             raise TopicChanged(f"Topic {self.source.topic!r} does not exist. 'headwater apply' creates it.")
         fill = self._fill()
-        lock = b"hw:lock:" + fill_key(self.project, self.view.name, fill.id)
-        token = os.urandom(8).hex()
-        if not self.connection.command("SET", lock, token, "NX", "PX", LEASE_MS):
-            raise HeadwaterError(
-                f"View {self.view.name!r} is being filled by another backfill (or one was killed less than "
-                f"{LEASE_MS // 1000} s ago). Try again in a moment."
+        if fill.topic_id != facts.id:
+            raise TopicChanged(
+                f"Topic {self.source.topic!r} was made anew since this fill of view {self.view.name!r} began. "
+                f"Run 'headwater apply' to begin another."
             )
+        self._lock = b"hw:lock:" + fill_key(self.project, self.view.name, fill.id)
+        self._take_lock()
         table, positions = self._snapshot(fill, facts)
+        # Reading may take longer than the lease.
+        self._take_lock()
         selected = select(self.view, Events.from_arrow(self.source, table, sorted(source_columns(self.view))))
         rows = 0
         for batch in _batched(fold(layout_of(self.view), selected, born=0), ROWS_A_PIPELINE):
             self._write(fill, batch)
-            self.connection.command("PEXPIRE", lock, LEASE_MS)
             rows += len(batch)
             progress(self.view.name, rows)
         self._place(fill, positions)
-        self.connection.command("DEL", lock)
         return Filled(self.view.name, len(selected), rows, switch(self.connection, self.project, self.view.name))
 
     def _fill(self) -> Fill:
@@ -157,21 +159,39 @@ class _Backfill:
             )
         self.lake.append_gap(self.source.topic, Gap(partition, first, end, time.time_ns() // 1000, accepted=True))
 
+    def _take_lock(self) -> None:
+        """One backfill a fill: one that stood still for longer than its lease must not write over another's rows."""
+        if self.connection.command("SET", self._lock, self._token, "NX", "PX", LEASE_MS):
+            return
+        if self.connection.command("GET", self._lock) == self._token:
+            self.connection.command("PEXPIRE", self._lock, LEASE_MS)
+            return
+        raise HeadwaterError(
+            f"View {self.view.name!r} is being filled by another backfill (or one was killed less than "
+            f"{LEASE_MS // 1000} s ago). Try again in a moment."
+        )
+
     def _write(self, fill: Fill, rows: Sequence[FoldedRow]) -> None:
         prefix = row_prefix(self.project, self.view.name, self.view.state_hash, fill.id)
         expiry = expiry_of(self.view, fill)
-        life: tuple[str | int, ...] = () if expiry is None else ("PX", expiry)
-        replies = self.connection.pipeline([("SET", prefix + entity_key(r.key), r.data, *life) for r in rows])
-        for reply in replies:
-            if isinstance(reply, Exception):
-                raise reply
+        keys = [self._lock, *(prefix + entity_key(r.key) for r in rows)]
+        args = [self._token, LEASE_MS, "" if expiry is None else expiry, *(r.data for r in rows)]
+        self._behind_lock(scripts.fill_rows.run(self.connection, keys, args))
 
     def _place(self, fill: Fill, positions: Mapping[int, int]) -> None:
         record = msgspec.structs.replace(fill, partitions=len(positions))
-        pairs: list[bytes | int] = [fill_key(self.project, fill.view, fill.id), msgspec.json.encode(record)]
-        for p, offset in positions.items():
-            pairs += [position_key(self.project, fill.view, fill.id, p), offset]
-        self.connection.command("MSET", *pairs)
+        places = [position_key(self.project, fill.view, fill.id, p) for p in positions]
+        keys = [self._lock, fill_key(self.project, fill.view, fill.id), *places]
+        args: list[bytes | int] = [self._token, msgspec.json.encode(record), *positions.values()]
+        self._behind_lock(scripts.place.run(self.connection, keys, args))
+
+    def _behind_lock(self, reply: object) -> None:
+        if reply != b"OK":
+            raise HeadwaterError(
+                f"View {self.view.name!r}: another backfill or 'headwater apply' took this fill over. "
+                f"Nothing of it is served; run 'headwater backfill {self.view.name}' again if 'headwater status' "
+                f"still shows it filling."
+            )
 
 
 def _batched(rows: Iterator[FoldedRow], n: int) -> Iterator[list[FoldedRow]]:

@@ -71,7 +71,7 @@ class ViewFeed:
         self.positions: dict[int, int] = {}
         self.conflicts = 0
         # Two workers must never mistake each other's half-done batch for their own.
-        self._mark = os.urandom(8).hex()
+        self._mark = ""
         self._prefix = row_prefix(project, view.name, view.state_hash, fill.id)
         self._names: list[bytes] = []
         expiry = expiry_of(view, fill)
@@ -86,6 +86,8 @@ class ViewFeed:
         """
         wanted = sorted(partitions)
         self.forget()
+        # Scripts of a batch that broke off may still wait in the old connection: theirs is another mark.
+        self._mark = os.urandom(8).hex()
         self.positions = {}
         if not wanted:
             return {}
@@ -115,13 +117,7 @@ class ViewFeed:
         moving = {p: n for p, n in nexts.items() if n > self.positions.get(p, n)}
         if not moving:
             return
-        start = np.full(max(self.positions) + 1, 2**62, np.int64)
-        start[list(self.positions)] = list(self.positions.values())
-        if len(events):
-            due = (events.partition < len(start)) & (
-                events.offset >= start[np.minimum(events.partition, len(start) - 1)]
-            )
-            events = events if due.all() else events.take(due)
+        events = self._due(events)
         # 4. Evaluate where and derive.
         selected = select(self.view, events)
         # 5. Take the rows concerned, skip what they have, merge the rest.

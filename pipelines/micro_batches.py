@@ -65,7 +65,7 @@ class MicroBatches:
         self.owned: set[Place] = set()
         self.held = False
         self._starts = starts
-        self._away = False
+        self._away = self._assigned = False
         self._ends: dict[Place, int] = {}
         self._consumer = Consumer(
             {
@@ -90,6 +90,7 @@ class MicroBatches:
             TopicChanged: a topic is gone.
         """
         messages: list[Message] = []
+        self._assigned = False
         while len(messages) < most:
             more = self._consumer.consume(min(BLOCK, most - len(messages)), wait if not messages else 0)
             if not more:
@@ -97,6 +98,11 @@ class MicroBatches:
             messages += more
             if len(more) < BLOCK:
                 wait = 0
+        if self._assigned and messages:
+            # The group gave partitions anew in the middle: records from before and after overlap or leave a
+            # gap between them, so none of them counts and all are read again from the positions.
+            self.restart()
+            return {}
         good = [m for m in messages if m.error() is None]
         if len(good) < len(messages):
             self._examine([m for m in messages if m.error() is not None])
@@ -158,6 +164,7 @@ class MicroBatches:
 
     def _on_assign(self, consumer: Any, places: list[TopicPartition]) -> None:
         self.owned = {(x.topic, x.partition) for x in places}
+        self._assigned = True
         self._ends.clear()
         starts = self._starts(self.owned)
         self.held = starts is None

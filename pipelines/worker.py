@@ -25,9 +25,9 @@ from headwater.events.admission import DEAD_LETTER, Admission
 from headwater.online.connection import Connection, readiness_warnings
 from headwater.online.freshness import FreshnessWriter
 from headwater.online.keys import plan_id_key
-from headwater.online.plan_store import load_fill, load_published, read_positions, refill, switch
-from headwater.online.published import Fill, PublishedPlan
-from headwater.online.topic_facts import topic_facts
+from headwater.online.plan_store import load_fill, load_published, read_positions, refill, source_of, switch
+from headwater.online.published import Active, Fill, Filling, PublishedPlan
+from headwater.online.topic_facts import TopicFacts, topic_facts
 from headwater.plans.plan import StreamView
 from pipelines.dead_letters import DeadLetters
 from pipelines.feeds import PositionsLost, Refused, ViewFeed
@@ -94,6 +94,7 @@ class Worker:
                     if self._batches is not None:
                         self._batches.turn()
                     self._restart()
+            self._switch_what_is_due()
         finally:
             self.close()
 
@@ -115,12 +116,18 @@ class Worker:
             return
         if self._batches.held and not self._batches.restart():
             time.sleep(self.settings.retry_every)
+            return
         # 1. Poll a micro-batch.
         try:
             polled = self._batches.poll(self.settings.batch, self.settings.wait)
-        except BeforeLogStart as gap:
-            self._lost_to_retention(gap)
+        except BeforeLogStart:
+            # What else was polled is lost to us, and a position that fits no log is looked into: read all again.
+            self._plan = None
+            self._hold()
             return
+        except TopicChanged as changed:
+            self._verify_topics(self._plan, self._sources)
+            raise Unreachable(f"Kafka does not know a topic that exists: {changed}") from changed
         for topic, batch in polled.items():
             self._apply(self._sources[topic], batch)
         if not polled:
@@ -128,6 +135,7 @@ class Worker:
         self._commit()
 
     def _apply(self, source: _Source, batch: TopicBatch) -> None:
+        self._warn_of_lag(source, batch)
         # 2, 3. Decode and admit; dead letters are acknowledged before the position moves.
         admitted = source.admission.admit(batch.values, batch.partition, batch.offset, batch.broker_time)
         dead = [r for r in admitted.rejected if r.kind == DEAD_LETTER]
@@ -159,6 +167,24 @@ class Worker:
         for feed in self._feeds():
             self._try_switch(feed)
 
+    def _switch_what_is_due(self) -> None:
+        """At the end: what has just caught up need not wait for another worker."""
+        try:
+            for feed in self._feeds():
+                self._try_switch(feed)
+        except Unreachable as error:
+            _log.warning("%s", error)
+
+    def _warn_of_lag(self, source: _Source, batch: TopicBatch) -> None:
+        """Retention takes what is not read in time; half of it is time enough to do something (stream.md, 5)."""
+        age_ms = time.time_ns() // 1_000_000 - int(batch.broker_time.min()) // 1000
+        for retention_ms in {f.fill.retention_ms for f in source.feeds}:
+            if 0 < retention_ms < 2 * age_ms:
+                self._say_once(
+                    f"Topic {source.topic!r}: the events read now are {age_ms // 1000} s old, and the topic keeps "
+                    f"{retention_ms // 1000} s. Start more workers, or lengthen retention.ms before events are lost."
+                )
+
     def _least_positions(self) -> dict[Place, int]:
         least: dict[Place, int] = {}
         for topic, source in self._sources.items():
@@ -183,7 +209,7 @@ class Worker:
 
     def _take(self, plan: PublishedPlan | None) -> None:
         """Run another plan: the feeds of its fills, and a consumer of their topics."""
-        if plan is None and self._plan is None:
+        if plan is None and self._plan is None and not self._sources:
             return
         topics_before = set(self._sources)
         self._plan, self._sources = plan, self._sources_of(plan) if plan else {}
@@ -199,43 +225,61 @@ class Worker:
             self._batches = MicroBatches(self.kafka, group, sorted(self._sources), self._starts)
 
     def _sources_of(self, plan: PublishedPlan) -> dict[str, _Source]:
-        fills = [(a.definition, a.fill) for a in plan.active.values()]
-        fills += [(f.definition, f.fill) for f in plan.filling.values()]
         found: dict[str, _Source] = {}
-        for view, fill_id in fills:
-            if not isinstance(view, StreamView):
-                continue
+        for view, fill_id in fills_of(plan):
             fill = load_fill(self.connection, self.project, view.name, fill_id)
+            source = source_of(plan, view)
             # No worker touches a fill without positions (stream.md, 6).
             if fill is None or not read_positions(self.connection, self.project, fill, fill.partitions):
-                if view.name not in plan.filling:
-                    self._lost(view.name)
-                continue
-            source = plan.plan.source(view.source)
-            mine = found.setdefault(source.topic, _Source(source.topic, Admission(source)))
-            mine.feeds.append(ViewFeed(self.connection, self.project, view, fill))
-        self._verify_topics(found)
+                if (active := plan.active.get(view.name)) is not None and active.fill == fill_id:
+                    self._lost(view.name, fill_id, "its positions are gone from Redis, so its rows cannot be trusted")
+            elif source is None:
+                self._say_once(
+                    f"View {view.name!r}: the source of its rows was changed. They stay as they are until "
+                    f"'headwater backfill {view.name}' has filled the new ones."
+                )
+            else:
+                mine = found.setdefault(source.topic, _Source(source.topic, Admission(source)))
+                mine.feeds.append(ViewFeed(self.connection, self.project, view, fill))
+        self._verify_topics(plan, found)
         return found
 
-    def _verify_topics(self, sources: dict[str, _Source]) -> None:
+    def _verify_topics(self, plan: PublishedPlan | None, sources: dict[str, _Source]) -> None:
+        """Stop where a topic is another one, or ends before a position; give up feeds that the log has left behind."""
         facts = topic_facts(self.kafka, sources)
         for topic, source in sources.items():
-            for feed in source.feeds:
-                if topic not in facts or facts[topic].id != feed.fill.topic_id:
-                    raise TopicChanged(
-                        f"Topic {topic!r} is not the one that view {feed.view.name!r} was filled from "
-                        f"(recorded id {feed.fill.topic_id}, now {facts[topic].id if topic in facts else 'none'}): "
-                        f"it was deleted and made anew. Run 'headwater apply' to begin new fills."
-                    )
-                ends = facts[topic].ends
-                positions = read_positions(self.connection, self.project, feed.fill, len(ends))
-                past = {p: o for p, o in positions.items() if o > ends[p]}
-                if past:
-                    raise TopicChanged(
-                        f"View {feed.view.name!r} is at {past} (partition: offset) of topic {topic!r}, which ends at "
-                        f"{ ({p: ends[p] for p in past}) }: the broker lost events, or this is another topic. "
-                        f"Run 'headwater apply' after making sure of the topic."
-                    )
+            for feed in list(source.feeds):
+                if not self._verified(plan, topic, facts.get(topic), feed):
+                    source.feeds.remove(feed)
+
+    def _verified(self, plan: PublishedPlan | None, topic: str, facts: TopicFacts | None, feed: ViewFeed) -> bool:
+        name = feed.view.name
+        if facts is None or facts.id != feed.fill.topic_id:
+            waiting = plan.filling.get(name) if plan else None
+            if waiting is not None and waiting.fill != feed.fill.id:
+                self._say_once(f"View {name!r}: its topic {topic!r} was made anew. 'headwater backfill {name}' is due.")
+                return False
+            raise TopicChanged(
+                f"Topic {topic!r} is not the one that view {name!r} was filled from (recorded id "
+                f"{feed.fill.topic_id}, now {facts.id if facts else 'none'}): it was deleted"
+                f"{' and made anew' if facts else ''}. Run 'headwater apply' to begin new fills."
+            )
+        positions = read_positions(self.connection, self.project, feed.fill, facts.partitions)
+        past = {p: o for p, o in positions.items() if o > facts.ends[p]}
+        if past:
+            raise TopicChanged(
+                f"View {name!r} is at {past} (partition: offset) of topic {topic!r}, which ends at "
+                f"{ ({p: facts.ends[p] for p in past}) }: the broker lost events, or this is another topic. "
+                f"Run 'headwater apply' after making sure of the topic."
+            )
+        before = {p: o for p, o in positions.items() if o < facts.starts[p]}
+        if before:
+            self._lost(
+                name, feed.fill.id,
+                f"its positions {before} (partition: offset) in topic {topic!r} lie before the log's start "
+                f"{ ({p: facts.starts[p] for p in before}) }: retention took events before they were read",
+            )  # fmt: skip
+        return not before
 
     # ---- positions
 
@@ -256,33 +300,21 @@ class Worker:
         try:
             feed.begin(partitions)
         except PositionsLost as lost:
+            found = self.connection.command("GET", plan_id_key(self.project))
+            if self._plan is not None and found is not None and found.decode() == self._plan.id:
+                self._lost(lost.view, feed.fill.id, "positions of it are gone from Redis, so its rows may be, too")
+            # Else the fill was retired: the next turn reads the plan that did it.
+            self._looked = 0.0
             source.feeds.remove(feed)
-            self._lost(lost.view)
 
     def _restart(self) -> None:
         if self._batches is not None:
             self._batches.restart()
 
-    def _lost(self, view: str) -> None:
-        """Positions are gone, so rows may be: the view is filled again from the lake (stream.md, 6)."""
-        if self._plan is not None and view not in self._plan.filling:
-            refill(self.connection, self.kafka, self.project, view)
-        self._say_once(
-            f"View {view!r}: its positions are gone from Redis, so its rows cannot be trusted. "
-            f"Fill it again with 'headwater backfill {view}'."
-        )
-
-    def _lost_to_retention(self, gap: BeforeLogStart) -> None:
-        """The log begins after a position: the views go back to filling from the lake (stream.md, 5)."""
-        for feed in list(self._sources[gap.topic].feeds):
-            self._sources[gap.topic].feeds.remove(feed)
-            refill(self.connection, self.kafka, self.project, feed.view.name)
-            self._say_once(
-                f"View {feed.view.name!r}: its position {feed.positions.get(gap.partition)} in topic {gap.topic!r}, "
-                f"partition {gap.partition}, lies outside of the log: retention took events before they were read. "
-                f"Fill it from the lake with 'headwater backfill {feed.view.name}'."
-            )
-        self._looked = 0.0
+    def _lost(self, view: str, fill_id: str, reason: str) -> None:
+        """A fill cannot go on: the view goes back to filling from the lake (stream.md, 5 and 6)."""
+        refill(self.connection, self.kafka, self.project, view, instead_of=fill_id)
+        self._say_once(f"View {view!r}: {reason}. Fill it from the lake with 'headwater backfill {view}'.")
 
     def _try_switch(self, feed: ViewFeed) -> None:
         filling = self._plan.filling.get(feed.view.name) if self._plan else None
@@ -337,7 +369,7 @@ class CaughtUp:
     def __init__(self, redis_url: str, kafka: Mapping[str, str], project: str) -> None:
         self._project, self._kafka = project, dict(kafka)
         self._connection = Connection(redis_url)
-        self._ends: dict[str, dict[int, int]] | None = None
+        self._facts: dict[str, TopicFacts] | None = None
         self._asked = 0.0
         self.remaining = self.total = 0
 
@@ -356,23 +388,29 @@ class CaughtUp:
         plan = load_published(self._connection, self._project)
         if plan is None:
             raise HeadwaterError(f"Project {self._project!r} has no plan in Redis. Publish one with 'headwater apply'.")
-        views = {a.fill: a.definition for a in plan.active.values() if isinstance(a.definition, StreamView)}
-        views |= {f.fill: f.definition for f in plan.filling.values() if isinstance(f.definition, StreamView)}
-        if self._ends is None:
-            topics = {plan.plan.source(v.source).topic for v in views.values()}
-            self._ends = {name: f.ends for name, f in topic_facts(self._kafka, topics).items()}
+        sources = [(view, fill_id, source_of(plan, view)) for view, fill_id in fills_of(plan)]
+        if self._facts is None:
+            self._facts = topic_facts(self._kafka, {source.topic for _, _, source in sources if source is not None})
         behind = 0
-        for fill_id, view in views.items():
-            fill = load_fill(self._connection, self._project, view.name, fill_id)
-            behind += self._behind(fill, self._ends.get(plan.plan.source(view.source).topic, {}))
+        for view, fill_id, source in sources:
+            if source is not None and source.topic in self._facts:
+                fill = load_fill(self._connection, self._project, view.name, fill_id)
+                behind += self._behind(fill, self._facts[source.topic])
         self.total = max(self.total, behind)
         self.remaining = behind
         return behind == 0
 
-    def _behind(self, fill: Fill | None, ends: dict[int, int]) -> int:
-        if fill is None:
+    def _behind(self, fill: Fill | None, topic: TopicFacts) -> int:
+        """Events that the fill still lacks; none for one that no worker can feed: it waits for a backfill."""
+        if fill is None or fill.topic_id != topic.id:
             return 0
-        positions = read_positions(self._connection, self._project, fill, len(ends))
-        if not positions:
+        positions = read_positions(self._connection, self._project, fill, topic.partitions)
+        if not positions or any(at < topic.starts[p] for p, at in positions.items()):
             return 0
-        return sum(max(0, end - positions.get(p, 0)) for p, end in ends.items())
+        return sum(max(0, end - positions.get(p, 0)) for p, end in topic.ends.items())
+
+
+def fills_of(plan: PublishedPlan) -> list[tuple[StreamView, str]]:
+    """The windowed views of a plan with their fills: those that are read, then those that are being filled."""
+    fills: list[Active | Filling] = [*plan.active.values(), *plan.filling.values()]
+    return [(f.definition, f.fill) for f in fills if isinstance(f.definition, StreamView)]

@@ -15,8 +15,8 @@ from headwater.lake.lake import Lake
 from headwater.online.connection import Connection
 from headwater.online.expiry import expiry_of
 from headwater.online.keys import row_prefix
-from headwater.online.plan_store import load_fill, load_published, read_positions, scan_rows
-from headwater.online.published import Active, PublishedPlan
+from headwater.online.plan_store import all_positions, load_fill, load_published, scan_rows, source_of
+from headwater.online.published import PublishedPlan
 from headwater.online.topic_facts import topic_facts
 from headwater.plans.plan import BatchView, Source, StreamView
 from headwater.receipts.results import ViewCheck
@@ -53,7 +53,7 @@ def run_check(
         results = []
         for name in _chosen(published, views):
             progress(name)
-            results.append(_check(repository, lake, connection, published, published.active[name], sample))
+            results.append(_check(repository, lake, connection, published, name, sample))
     if results:
         lake.append_checks(results)
     return results
@@ -76,21 +76,31 @@ def _check(
     lake: Lake,
     connection: Connection,
     published: PublishedPlan,
-    active: Active,
+    name: str,
     sample: int | None,
 ) -> ViewCheck:
+    active = published.active[name]
     view, now = active.definition, time.time_ns() // 1000
     prefix = row_prefix(repository.project, view.name, view.state_hash, active.fill)
     if isinstance(view, BatchView):
         rows = _rows(connection, prefix)
         return check_snapshots(view, lake.read_view(view), rows, drawn=_drawn(rows, sample), now=now)
     fill = load_fill(connection, repository.project, view.name, active.fill)
+    # Positions before rows, rows before the lake: see consistency.py.
+    positions = all_positions(connection, repository.project, fill) if fill is not None else {}
+    rows = _rows(connection, prefix)
+    again = load_published(connection, repository.project)
+    if again is not None and name in again.active and again.active[name].fill != active.fill:
+        # The view was switched while its rows were read, and the old rows are going.
+        return _check(repository, lake, connection, again, name, sample)
     if fill is None:
         raise HeadwaterError(f"View {view.name!r}: its fill's record is gone from Redis. Run 'headwater apply'.")
-    # Positions before rows, rows before the lake: see consistency.py.
-    positions = read_positions(connection, repository.project, fill, max(fill.partitions, 1))
-    rows = _rows(connection, prefix)
-    source = published.plan.source(view.source)
+    source = source_of(published, view)
+    if source is None:
+        raise HeadwaterError(
+            f"View {view.name!r}: the source of its rows was changed, so they cannot be computed again. "
+            f"Fill the new ones with 'headwater backfill {view.name}'."
+        )
     kept = _kept(repository, lake, view, source)
     return check_view(
         view, source, Served(positions, rows, expiry_of(view, fill)), kept,
@@ -117,12 +127,11 @@ def _drawn(rows: dict[bytes, bytes], sample: int | None) -> list[bytes] | None:
 
 
 def _kept(repository: Repository, lake: Lake, view: StreamView, source: Source) -> Kept:
-    ends = _ends(repository, source.topic)
     columns = sorted({*source_columns(view), source.event_time})
     snapshot = lake.events(source.topic)
     if snapshot is None:
         empty = np.empty(0, np.int64)
-        return Kept(lake.read_events(source, columns=columns), {}, (empty, empty), [], ends)
+        return Kept(lake.read_events(source, columns=columns), {}, (empty, empty), [], _ends(repository, source.topic))
     missing = snapshot.missing()
     files = [f for f in snapshot.files if f not in set(missing)]
     table = snapshot.read(source, columns=columns, files=files)
@@ -130,6 +139,8 @@ def _kept(repository: Repository, lake: Lake, view: StreamView, source: Source) 
     arrays = [
         places[n].combine_chunks().cast(pa.int64()).to_numpy(zero_copy_only=False) for n in ("_partition", "_offset")
     ]
+    # The ends last: an event that came meanwhile lies below them.
+    ends = _ends(repository, source.topic)
     return Kept(table, snapshot.positions(), (arrays[0], arrays[1]), missing, ends)
 
 

@@ -176,6 +176,8 @@ class _Check:
         if key not in self.headers:
             return self._not_online(mine, here)
         header = self.headers[key]
+        if (past := self._past_the_end(header)) is not None:
+            return past
         for p, _, a in header.partitions:
             if a >= self.kept.positions.get(p, 0):
                 return _Difference("not yet applied", f"the sink is at {self.kept.positions.get(p, 0)} of partition {p}, "
@@ -184,15 +186,40 @@ class _Check:
         if behind is not None:
             return behind
         if replayed == self.served.rows[key]:
-            return _Difference(
-                "expired", "the row began anew after it had expired; older events are out of every window"
-            )
+            return self._began_anew(header, mine, here)
         if self.lost:
             return _Difference("missing in lake", f"the lake lacks {self._lost_text()}")
         return _Difference("defect", "replaying the row's own offsets gives other bytes")
 
+    def _began_anew(self, header: RowHeader, mine: Selected, here: NDArray[np.int64]) -> _Difference:
+        """A row that is right by its own word and yet lacks older events: expired before, or lost."""
+        born = {p: b for p, b, _ in header.partitions}
+        places = zip(mine.partition.tolist(), mine.offset.tolist(), strict=True)
+        older = np.array([o < born.get(p, 2**62) for p, o in places], np.bool_)
+        arrived = self.events.arrived[here]
+        quiet = int(arrived[~older].min()) - int(arrived[older].max()) if older.any() and not older.all() else 0
+        # A row lives longer than any of its windows; retention bounds how late the sink can be.
+        if self.served.expiry_ms is not None and quiet >= max(w + hop for hop, w in self.view.hops().items()):
+            return _Difference("expired", "the row began anew after it had expired; older events left every window")
+        return _Difference(
+            "missing online", f"the row began anew, and {int(older.sum())} events of its key from before are not in "
+            f"it: it was lost and not expired",
+        )  # fmt: skip
+
+    def _past_the_end(self, header: RowHeader) -> _Difference | None:
+        """A row that claims events which its topic has not given to anybody."""
+        for p, _, a in header.partitions:
+            if self.kept.ends is not None and a >= self.kept.ends.get(p, 0):
+                return _Difference(
+                    "defect", f"the row says that it has applied partition {p}, offset {a}; the topic ends at "
+                    f"{self.kept.ends.get(p, 0)}",
+                )  # fmt: skip
+        return None
+
     def _not_in_lake(self, key: bytes) -> _Difference:
         header = self.headers.get(key)
+        if header is not None and (past := self._past_the_end(header)) is not None:
+            return past
         if header is not None and all(a >= self.kept.positions.get(p, 0) for p, _, a in header.partitions):
             return _Difference("not yet applied", "the sink has not come to this row's events yet")
         if self.lost:

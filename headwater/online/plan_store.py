@@ -20,7 +20,7 @@ from headwater.online.connection import Connection
 from headwater.online.keys import counter_key, fill_key, plan_id_key, plan_key, position_key, row_prefix
 from headwater.online.published import Active, Fill, Filling, PublishedPlan
 from headwater.online.topic_facts import TopicFacts, topic_facts
-from headwater.plans.plan import Plan, StreamView, View
+from headwater.plans.plan import Plan, Source, StreamView, View, stream_state_hash
 
 _ATTEMPTS = 5
 
@@ -76,6 +76,26 @@ def read_positions(connection: Connection, project: str, fill: Fill, partitions:
     return {p: int(r.split(b"/")[0]) for p, r in enumerate(replies) if r is not None}
 
 
+def all_positions(connection: Connection, project: str, fill: Fill) -> dict[int, int]:
+    """The next offset of every partition, those that the topic got after the fill began included."""
+    count = known = max(fill.partitions, 1)
+    while len(found := read_positions(connection, project, fill, count)) and count - 1 in found:
+        count += known
+    return found
+
+
+def source_of(published: PublishedPlan, view: StreamView) -> Source | None:
+    """The source that feeds this definition of a view.
+
+    None for an earlier definition whose source was removed or changed since: admission by another schema,
+    tolerance or expectations would mix two meanings in one fill, so its rows stand still until the switch.
+    """
+    source = next((s for s in published.plan.sources if s.name == view.source), None)
+    if source is None or any(v.name == view.name and v.state_hash == view.state_hash for v in published.plan.views):
+        return source
+    return source if stream_state_hash(view, source) == view.state_hash else None
+
+
 def publish(connection: Connection, kafka: Mapping[str, str] | None, plan: Plan) -> PublishResult:
     """Publish a plan: keep the fills of unchanged views, begin new fills for new and changed ones.
 
@@ -121,34 +141,45 @@ class _Publication:
             if name not in kept:
                 self.result.removed.append(name)
                 self.retired.append((name, was.fill, was.definition))
+        for name, begun in (self.before.filling if self.before else {}).items():
+            if name not in kept:
+                self.retired.append((name, begun.fill, begun.definition))
 
     def _place(self, view: View) -> None:
         was = self.before.active.get(view.name) if self.before else None
         filling = self.before.filling.get(view.name) if self.before else None
-        if was is not None and was.definition.state_hash == view.state_hash and self._alive(view, was.fill):
+        # A filling of this definition goes on: a new one, or a repair of the active fill that the worker began.
+        goes_on = filling is not None and self._same(view, filling)
+        if filling is not None and goes_on:
+            self.filling[view.name] = Filling(filling.fill, view)
+        elif filling is not None:
+            self.retired.append((view.name, filling.fill, filling.definition))
+        if was is not None and self._same(view, was):
             self.active[view.name] = Active(was.fill, view)
             self.result.unchanged.append(view.name)
-            if filling is not None:
-                self.retired.append((view.name, filling.fill, filling.definition))
             return
         if was is not None:
             self.active[view.name] = was
-        if filling is not None and filling.definition.state_hash == view.state_hash and self._alive(view, filling.fill):
-            self.filling[view.name] = Filling(filling.fill, view)
+        if goes_on:
             self.result.filling.append(view.name)
-            return
-        self._begin(view, replaces=was is not None)
+        else:
+            self._begin(view, was)
 
-    def _begin(self, view: View, *, replaces: bool) -> None:
+    def _same(self, view: View, fill: Active | Filling) -> bool:
+        return fill.definition.state_hash == view.state_hash and self._alive(view, fill.fill)
+
+    def _begin(self, view: View, was: Active | None) -> None:
         fill = self._new_fill(view)
         empty = isinstance(view, StreamView) and self._topic(view).empty
         if empty:
             for p in range(fill.partitions):
                 self.sets[position_key(self.plan.project, view.name, fill.id, p)] = b"0"
-        if empty or (not isinstance(view, StreamView) and not replaces):
+        if empty or (not isinstance(view, StreamView) and was is None):
             fill = msgspec.structs.replace(fill, state="active")
             self.active[view.name] = Active(fill.id, view)
             self.result.active.append(view.name)
+            if was is not None:
+                self.retired.append((view.name, was.fill, was.definition))
         else:
             self.filling[view.name] = Filling(fill.id, view)
             self.result.filling.append(view.name)
@@ -158,6 +189,9 @@ class _Publication:
         """Keep everything but this view's filling, which begins anew."""
         assert self.before is not None
         fill = self._new_fill(view)
+        given_up = self.before.filling.get(view.name)
+        if given_up is not None:
+            self.retired.append((view.name, given_up.fill, given_up.definition))
         self.active.update(self.before.active)
         self.filling.update({**self.before.filling, view.name: Filling(fill.id, view)})
         self.sets[fill_key(self.plan.project, view.name, fill.id)] = msgspec.json.encode(fill)
@@ -235,11 +269,20 @@ def activate(connection: Connection, project: str, view: str) -> bool:
     return switch(connection, project, view)
 
 
-def refill(connection: Connection, kafka: Mapping[str, str], project: str, view: str) -> Fill | None:
-    """Begin a new fill of a view whose active one cannot go on; readers keep the old until the switch."""
+def refill(
+    connection: Connection, kafka: Mapping[str, str], project: str, view: str, *, instead_of: str | None = None
+) -> Fill | None:
+    """Begin a new fill of a view whose active one cannot go on; readers keep the old until the switch.
+
+    `instead_of`: the active fill that was found lost. Where it is not the active one any more, or a new
+    one waits already (another worker was faster, or a backfill runs), nothing is begun and the answer is None.
+    """
     for _ in range(_ATTEMPTS):
         before = load_published(connection, project)
         if before is None or not any(v.name == view for v in before.plan.stream_views()):
+            return None
+        active = before.active.get(view)
+        if instead_of is not None and (view in before.filling or active is None or active.fill != instead_of):
             return None
         definition = before.plan.view(view)
         assert isinstance(definition, StreamView)
@@ -247,6 +290,7 @@ def refill(connection: Connection, kafka: Mapping[str, str], project: str, view:
         change = _Publication(connection, before.plan, before, facts)
         fill = change.begin_again(definition)
         if change.commit():
+            change.retire_removed()
             return fill
     return None
 
@@ -254,7 +298,7 @@ def refill(connection: Connection, kafka: Mapping[str, str], project: str, view:
 def retire(connection: Connection, project: str, view: str, fill: str, definition: View) -> None:
     """Take a fill away: its record and positions before its rows, so that nobody feeds half of it."""
     record = load_fill(connection, project, view, fill)
-    partitions = record.partitions if record else 0
+    partitions = max([record.partitions, *(p + 1 for p in all_positions(connection, project, record))]) if record else 0
     keys = [position_key(project, view, fill, p) for p in range(partitions)]
     connection.command("DEL", fill_key(project, view, fill), counter_key(project, view, fill), *keys)
     delete_rows(connection, row_prefix(project, view, definition.state_hash, fill))
@@ -293,8 +337,11 @@ def _switch_once(
     after = PublishedPlan(new_id(), before.plan, active, filling)
     done = msgspec.json.encode(msgspec.structs.replace(record, state="active"))
     pairs: list[bytes] = []
-    for p in range(record.partitions):
+    was = load_fill(connection, project, record.view, old.fill) if old else None
+    # Offsets of another topic say nothing about this one's.
+    behind = all_positions(connection, project, was) if was and was.topic_id == record.topic_id else {}
+    for p in range(max([record.partitions, *(p + 1 for p in behind)])):
         pairs.append(position_key(project, record.view, new.fill, p))
-        pairs.append(position_key(project, record.view, old.fill if old else "-", p))
+        pairs.append(position_key(project, record.view, old.fill if old and behind else "-", p))
     keys = [plan_id_key(project), plan_key(project), fill_key(project, record.view, new.fill), *pairs]
     return scripts.publish.run(connection, keys, [before.id, after.id, msgspec.json.encode(after), 1, done])

@@ -45,6 +45,26 @@ end
 return redis.call('MGET', unpack(KEYS))
 """
 
+FILL_ROWS = b"""
+-- KEYS: the backfill's lock, rows. ARGV: token; lease in ms; expiry in ms or ''; the rows' values.
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 'FENCE' end
+redis.call('PEXPIRE', KEYS[1], ARGV[2])
+for i = 2, #KEYS do
+  if ARGV[3] == '' then redis.call('SET', KEYS[i], ARGV[i + 2])
+  else redis.call('SET', KEYS[i], ARGV[i + 2], 'PX', ARGV[3]) end
+end
+return 'OK'
+"""
+
+PLACE = b"""
+-- KEYS: the backfill's lock, the fill's record, positions. ARGV: token; record; offsets. Opens the fill to workers.
+if redis.call('GET', KEYS[1]) ~= ARGV[1] or redis.call('EXISTS', KEYS[2]) == 0 then return 'FENCE' end
+redis.call('SET', KEYS[2], ARGV[2])
+for i = 3, #KEYS do redis.call('SET', KEYS[i], ARGV[i]) end
+redis.call('DEL', KEYS[1])
+return 'OK'
+"""
+
 PUBLISH = b"""
 -- KEYS: plan id, plan, then keys to set. ARGV: expected plan id or ''; new id; new plan; n; n values;
 -- then pairs of (new position key, old position key) that must not be behind, as further KEYS.
@@ -92,3 +112,4 @@ class Script:
 
 
 write_rows, begin, publish = Script(WRITE_ROWS), Script(BEGIN), Script(PUBLISH)
+fill_rows, place = Script(FILL_ROWS), Script(PLACE)

@@ -82,8 +82,8 @@ def _lag(
     if active is None or not isinstance(active.definition, StreamView):
         return None, {}
     fill = load_fill(connection, project, view.name, active.fill)
-    topic = facts.get(plan.plan.source(active.definition.source).topic)
-    if fill is None or topic is None:
+    topic = facts.get(fill.topic or "") if fill is not None else None
+    if fill is None or topic is None or topic.id != fill.topic_id:
         return None, {}
     positions = read_positions(connection, project, fill, topic.partitions)
     lag = sum(max(0, end - positions.get(p, 0)) for p, end in topic.ends.items())

@@ -29,7 +29,7 @@ def kept_of(lines, offsets=None, end=9, missing=()):
         "_arrived_at": pa.array([NOON] * len(lines), pa.timestamp("us", "UTC")),
     }  # fmt: skip
     places = (np.zeros(len(lines), np.int64), offsets.astype(np.int64))
-    return Kept(pa.table(columns), {0: end}, places, list(missing), {0: end})
+    return Kept(pa.table(columns), {0: end}, places, list(missing), {0: max(end, 9)})
 
 
 def check(rows, kept, position=9):
