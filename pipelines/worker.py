@@ -32,6 +32,7 @@ from headwater.plans.plan import StreamView
 from pipelines.dead_letters import DeadLetters
 from pipelines.feeds import PositionsLost, Refused, ViewFeed
 from pipelines.micro_batches import BeforeLogStart, MicroBatches, Place, TopicBatch
+from pipelines.topic_watch import TopicWatch
 
 _log = logging.getLogger("headwater.stream")
 
@@ -72,6 +73,7 @@ class Worker:
         self._batches: MicroBatches | None = None
         self._dead_letters: DeadLetters | None = None
         self._freshness = FreshnessWriter(project)
+        self._watch = TopicWatch(self.kafka)
         self._looked = self._committed = 0.0
         self._said: set[str] = set()
 
@@ -84,9 +86,12 @@ class Worker:
         for warning in readiness_warnings(self.connection):
             _log.warning("%s", warning)
         try:
-            while not self._stopping and not (until is not None and until()):
+            while not self._stopping:
                 try:
                     self._turn()
+                    # After a turn: what is wrong with a topic is said before anything counts as caught up.
+                    if until is not None and until():
+                        break
                 except Unreachable as error:
                     self._wait_for(error)
                 except Refused as refused:
@@ -114,6 +119,8 @@ class Worker:
         if self._batches is None:
             time.sleep(self.settings.wait)
             return
+        if self._watch.changed({t: [f.fill.topic_id for f in s.feeds] for t, s in self._sources.items() if s.feeds}):
+            self._verify_topics(self._plan, self._sources)
         if self._batches.held and not self._batches.restart():
             time.sleep(self.settings.retry_every)
             return

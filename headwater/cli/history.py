@@ -22,7 +22,8 @@ Examples:
 @click.argument("spine", metavar="SPINE.parquet", type=click.Path(path_type=Path))
 @click.option("--features", metavar="VIEW:FEATURE,…|VIEW,…", help="What to compute; a view alone: all its features.")
 @click.option("--service", metavar="NAME", help="The features of a feature service.")
-@click.option("-o", "--output", metavar="OUT.parquet", required=True, type=click.Path(path_type=Path))
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), metavar="OUT.parquet",
+              help="The file to write: SPINE's columns, then VIEW__FEATURE.")  # fmt: skip
 @click.option("--engine", type=click.Choice(["local"]), default="local", show_default=True, help="What computes.")
 @click.pass_obj
 def command(

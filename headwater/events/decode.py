@@ -111,7 +111,7 @@ class Decoder:
     def _fitting(self, event: Any) -> Any:
         for slot, f in zip(self.slots, self.fields, strict=True):
             item = getattr(event, slot)
-            if f.dtype in ("int64", "timestamp") and isinstance(item, int) and not -(2**63) <= item < 2**63:
+            if f.dtype in ("int64", "timestamp") and isinstance(item, int) and not _fits_64_bits(item):
                 return f"{f.name}: an integer that does not fit 64 bits"
         return event
 
@@ -122,12 +122,21 @@ class Decoder:
             columns[f.name], bad = _column(f, items[f.name])
             if bad is not None and bad.any():
                 for i in np.flatnonzero(bad & ~wrong).tolist():
-                    text = ascii(items[f.name][i])[:60]
-                    failures[int(index[i])] = f"{f.name}: {text} is not an RFC 3339 timestamp of the years 1 to 9999"
+                    failures[int(index[i])] = _not_a_timestamp(f.name, items[f.name][i])
                 wrong |= bad
         if wrong.any():
             index, columns = index[~wrong], {name: c.take(~wrong) for name, c in columns.items()}
         return Decoded(index, columns, failures)
+
+
+def _not_a_timestamp(field: str, item: Any) -> str:
+    if isinstance(item, int) and not _fits_64_bits(item):
+        return f"{field}: an integer that does not fit 64 bits"
+    return f"{field}: {ascii(item)[:60]} is not an RFC 3339 timestamp of the years 1 to 9999"
+
+
+def _fits_64_bits(item: int) -> bool:
+    return -(2**63) <= item < 2**63
 
 
 def _check_texts(values: Sequence[bytes | None]) -> None:
