@@ -1,13 +1,17 @@
 """What every benchmark prints and writes: ours beside the peer, measured in the same run.
 
 A figure is the median of runs that take turns (ours, peer, ours, …), so that a slow minute of
-the machine hits both.
+the machine hits both. Every benchmark begins with `begin`, a line that says what is compared at which
+sizes and on what machine, and says on stderr what it does until its table is there.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import platform
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -72,6 +76,29 @@ class Report:
         if path is not None:
             facts = {f.name: {"ours": f.ours, "peer": f.peer, "ratio": f.ratio} for f in self.figures}
             Path(path).write_text(json.dumps(facts, indent=2) + "\n")
+
+
+def begin(what: str, **sizes: object) -> None:
+    """Print the first lines: what is compared, the sizes, and the machine with its load now."""
+    facts = [f"{name.replace('_', ' ')} {f'{x:,}' if isinstance(x, int) else x}" for name, x in sizes.items()]
+    print(what, f"Sizes: {', '.join(facts)}.", f"Machine: {machine()}.", "", sep="\n", flush=True)
+
+
+def step(text: str) -> None:
+    """Say on stderr what is done now."""
+    print(f"  {text} …", file=sys.stderr, flush=True)
+
+
+def machine() -> str:
+    """The processor, how many of them, the system, Python, and the load of the last minute."""
+    name = platform.processor() or platform.machine()
+    if Path("/proc/cpuinfo").exists():
+        models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+        name = models[0].partition(":")[2].strip() if models else name
+    return (
+        f"{name}, {os.cpu_count()} processors, {platform.system()} {platform.machine()}, "
+        f"Python {platform.python_version()}, load {os.getloadavg()[0]:.1f}"
+    )
 
 
 def seconds(run: Callable[[], object]) -> float:
