@@ -20,6 +20,7 @@ from headwater.aggregations.components import Events, Extreme, States, TextExtre
 from headwater.aggregations.hash_sets import HashSet
 from headwater.aggregations.latest import NONE, Latest
 from headwater.aggregations.numbers import to_ordered
+from headwater.aggregations.squares import Squares, words_of
 from headwater.aggregations.statistics import components_of, finish
 from headwater.columns import Column
 from headwater.dtypes import Dtype
@@ -31,7 +32,7 @@ from headwater.windows.law import window_start
 if TYPE_CHECKING:
     import pyarrow as pa
 
-Component = Events | Values | Total | Extreme | TextExtreme | Latest | HashSet
+Component = Events | Values | Total | Squares | Extreme | TextExtreme | Latest | HashSet
 _LOW = 0xFFFFFFFF
 
 
@@ -157,6 +158,9 @@ class _Writer:
                     _filtered(f"SUM({limb})", holds) for limb in (f"SHIFTRIGHT({value}, 32)", f"{value} & {_LOW}L")
                 )
                 return f"STRUCT({high} AS high, {low} AS low)"
+            case Squares():
+                parts = _square_parts(self._scaled(component.column, component.scale))
+                return f"STRUCT({', '.join(_filtered(f'SUM({sql})', holds) + f' AS {p}' for p, sql in parts.items())})"
             case Extreme() | TextExtreme():
                 function = "MAX" if component.greatest else "MIN"
                 return _filtered(f"{function}({self._plain(component.column)})", holds)
@@ -216,6 +220,25 @@ def _scaled(value: str, scale: int) -> str:
     return f"CASE WHEN {fits} THEN CAST(FLOOR({x}) AS BIGINT) END"
 
 
+def _square_parts(value: str) -> dict[str, str]:
+    """A square in parts of at most 63 bits, for a = v >> 32 and b = the low half: sums of them lose nothing."""
+    a, b = f"SHIFTRIGHT({value}, 32)", f"({value} & {_LOW}L)"
+    p, q = f"SHIFTRIGHT({b}, 16)", f"({b} & 65535L)"
+    parts: dict[str, str] = {}
+    for name, product in (("aa", f"({a} * {a})"), ("ab", f"({a} * {b})")):
+        parts |= {f"{name}_high": f"SHIFTRIGHT({product}, 32)", f"{name}_low": f"({product} & {_LOW}L)"}
+    return parts | {"pp": f"({p} * {p})", "pq": f"({p} * {q})", "qq": f"({q} * {q})"}
+
+
+def _squares(array: pa.Array) -> NDArray[np.int64]:
+    """192-bit sums of squares: aa << 64 + ab << 33 + pp << 32 + pq << 17 + qq."""
+    names = ("aa_high", "aa_low", "ab_high", "ab_low", "pp", "pq", "qq")
+    shifts = (96, 64, 65, 33, 32, 17, 0)
+    parts = (_ints(_field(array, name)).astype(object) << shift for name, shift in zip(names, shifts, strict=True))
+    total = sum(parts, np.zeros(len(array), object))
+    return words_of([(total >> 32 * i & _LOW).astype(np.int64) for i in range(6)])
+
+
 def _int64(value: int) -> str:
     """A literal; the least integer has none of its own in SQL."""
     return f"{value}L" if value > -(2**63) else "(-9223372036854775807L - 1L)"
@@ -229,6 +252,8 @@ def _decoded(component: Component, column: pa.ChunkedArray) -> States:
             return States(_ints(array)[:, None])
         case Total():
             return States(_wide(_ints(_field(array, "high")), _ints(_field(array, "low"))))
+        case Squares():
+            return States(_squares(array))
         case Extreme():
             return States(_ordered(component.dtype, array, component.empty[0])[:, None])
         case TextExtreme():

@@ -27,6 +27,7 @@ from headwater.aggregations.components import (
 from headwater.aggregations.hash_sets import HashSet
 from headwater.aggregations.latest import NONE, Latest
 from headwater.aggregations.numbers import from_ordered, quotients, unit_of
+from headwater.aggregations.squares import Squares, variances
 from headwater.columns import Column
 from headwater.dtypes import FIXED
 from headwater.errors import ReadError
@@ -42,6 +43,10 @@ def components_of(feature: Feature) -> tuple[Component, ...]:
             return (Events(f.where),)
         case "sum" | "mean":
             return (Values(column, scale, f.where), Total(column, f.scale, f.where))
+        case "var" | "stddev":
+            return (
+                Values(column, scale, f.where), Total(column, f.scale, f.where), Squares(column, f.scale, f.where),
+            )  # fmt: skip
         case "min" | "max" if f.column_dtype in FIXED:
             return (Values(column, None, f.where), Extreme(column, f.column_dtype, f.function == "max", f.where))
         case "min" | "max":
@@ -86,6 +91,19 @@ def _mean(feature: Feature, states: Sequence[States]) -> Column:
     return _nullable("float64", quotients(low, high, np.maximum(n, 1), unit), n > 0)
 
 
+def _var(feature: Feature, states: Sequence[States]) -> Column:
+    n, unit = states[0].words[:, 0], unit_of(feature.column_dtype, feature.scale)
+    there = np.flatnonzero(n > 1)
+    values = np.zeros(len(n))
+    values[there] = variances(n[there], states[1].words[there], states[2].words[there], unit)
+    return _nullable("float64", values, n > 1)
+
+
+def _stddev(feature: Feature, states: Sequence[States]) -> Column:
+    var = _var(feature, states)
+    return Column("float64", np.sqrt(var.values), var.valid)
+
+
 def _extreme(feature: Feature, states: Sequence[States]) -> Column:
     if len(states) == 1:
         return _texts(feature, states[0])
@@ -107,7 +125,7 @@ def _approx_distinct(feature: Feature, states: Sequence[States]) -> Column:
 
 
 _FINISH: dict[str, Callable[[Feature, Sequence[States]], Column]] = {
-    "count": _count, "sum": _sum, "mean": _mean, "min": _extreme, "max": _extreme,
+    "count": _count, "sum": _sum, "mean": _mean, "var": _var, "stddev": _stddev, "min": _extreme, "max": _extreme,
     "last": _last, "approx_distinct": _approx_distinct,
 }  # fmt: skip
 FUNCTIONS = tuple(_FINISH)

@@ -4,7 +4,7 @@ Beside `headwater/feast/` the only package that imports Feast.
 """
 
 from headwater.definitions.expectations import Between, InSet, NotNull
-from headwater.definitions.operators import ApproxDistinct, Count, Last, Max, Mean, Min, Sum
+from headwater.definitions.operators import ApproxDistinct, Count, Last, Max, Mean, Min, Stddev, Sum, Var
 from headwater.definitions.sources import SnapshotSource, StreamSource
 from headwater.definitions.views import BatchView, StreamView
 
@@ -20,7 +20,9 @@ __all__ = [
     "Min",
     "NotNull",
     "SnapshotSource",
+    "Stddev",
     "StreamSource",
     "StreamView",
     "Sum",
+    "Var",
 ]

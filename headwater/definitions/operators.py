@@ -79,6 +79,27 @@ class Mean(Operator):
 
 
 @dataclass(frozen=True)
+class Var(Operator):
+    """The exact sample variance (with n - 1) of a numeric column, rounded once: float64; null below two values.
+
+    A double enters as the integer `floor(x * 10**scale + 0.5)`, scale 0 to 15.
+    """
+
+    function: ClassVar[str] = "var"
+    column: str
+    scale: int = _field(default=6, kw_only=True)
+
+
+@dataclass(frozen=True)
+class Stddev(Operator):
+    """The square root of Var, rounded to the nearest double: float64; null below two values."""
+
+    function: ClassVar[str] = "stddev"
+    column: str
+    scale: int = _field(default=6, kw_only=True)
+
+
+@dataclass(frozen=True)
 class Min(Operator):
     """The least value of a column, of the column's type; null where there are none."""
 

@@ -18,11 +18,14 @@ from numpy.typing import NDArray
 from headwater.aggregations.approx_distinct import hashes
 from headwater.aggregations.components import States
 from headwater.aggregations.numbers import LOW, scaled
+from headwater.aggregations.squares import square_limbs, words_of
 from headwater.aggregations.statistics import finish
 from headwater.columns import Column
 from headwater.history.distinct import approx_distinct
 from headwater.plans.plan import Feature
 
+NUMBERS = ("sum", "mean", "var", "stddev")
+"""Functions of scaled integers."""
 Ranges = tuple[NDArray[np.int64], NDArray[np.int64]]
 
 
@@ -57,10 +60,15 @@ class Kept:
         low = np.concatenate([[0], np.cumsum(self.values & LOW)])
         return low, np.concatenate([[0], np.cumsum(self.values >> 32)])
 
+    @cached_property
+    def square_limbs(self) -> list[NDArray[np.int64]]:
+        """Prefix sums of the 32-bit limbs of the values' squares, int64[n + 1] each, lowest first."""
+        return [np.concatenate([[0], np.cumsum(limb)]) for limb in square_limbs(self.values)]
+
 
 def prepared(feature: Feature, column: Column) -> Column:
     """A feature's column as its function takes it: scaled integers for sums and means, else as it is."""
-    if feature.function in ("sum", "mean"):
+    if feature.function in NUMBERS:
         return scaled(column, feature.scale)
     if feature.function == "approx_distinct":
         hashed, valid = hashes(column)
@@ -91,6 +99,12 @@ def _sum(feature: Feature, kept: Kept, lo: NDArray[np.int64], hi: NDArray[np.int
 
 def _mean(feature: Feature, kept: Kept, lo: NDArray[np.int64], hi: NDArray[np.int64]) -> Column:
     return finish(feature, [States((hi - lo).reshape(-1, 1)), States(np.stack(_wide_sums(kept, lo, hi), axis=1))])
+
+
+def _var(feature: Feature, kept: Kept, lo: NDArray[np.int64], hi: NDArray[np.int64]) -> Column:
+    sums = States(np.stack(_wide_sums(kept, lo, hi), axis=1))
+    squares = States(words_of([before[hi] - before[lo] for before in kept.square_limbs]))
+    return finish(feature, [States((hi - lo).reshape(-1, 1)), sums, squares])
 
 
 def _wide_sums(kept: Kept, lo: NDArray[np.int64], hi: NDArray[np.int64]) -> Ranges:
@@ -158,6 +172,6 @@ def _blank(dtype: Any, length: int) -> NDArray[Any]:
 
 
 FUNCTIONS: dict[str, Callable[[Feature, Kept, NDArray[np.int64], NDArray[np.int64]], Column]] = {
-    "count": _count, "sum": _sum, "mean": _mean, "min": _min, "max": _max, "last": _last,
+    "count": _count, "sum": _sum, "mean": _mean, "var": _var, "stddev": _var, "min": _min, "max": _max, "last": _last,
     "approx_distinct": _approx_distinct,
 }  # fmt: skip

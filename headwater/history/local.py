@@ -18,7 +18,7 @@ from headwater.errors import ReadError
 from headwater.events.batch import Events
 from headwater.events.select import Selected, select
 from headwater.expressions.syntax import Expr
-from headwater.history.aggregates import Kept, SumOverflow, aggregate, prepared
+from headwater.history.aggregates import NUMBERS, Kept, SumOverflow, aggregate, prepared
 from headwater.history.groups import codes
 from headwater.history.moments import moment_text
 from headwater.history.timeline import Timeline, window_starts
@@ -163,7 +163,7 @@ def _by_column(features: Iterable[Feature]) -> list[list[Feature]]:
     """Features that look at the same values, so that those are prepared once."""
     groups: dict[tuple[str | None, str, int, Expr | None], list[Feature]] = {}
     for f in features:
-        use = {"sum": "number", "mean": "number", "approx_distinct": "hash"}.get(f.function, "value")
+        use = "number" if f.function in NUMBERS else {"approx_distinct": "hash"}.get(f.function, "value")
         scale = f.scale if use == "number" else 0
         groups.setdefault((f.column, use, scale, f.where), []).append(f)
     return list(groups.values())

@@ -18,11 +18,11 @@ MOST_TILES = 20_000
 """How many tiles of one hop a row may keep."""
 
 CLASSES = {
-    "count": "Count", "sum": "Sum", "mean": "Mean", "min": "Min", "max": "Max", "last": "Last",
-    "approx_distinct": "ApproxDistinct",
+    "count": "Count", "sum": "Sum", "mean": "Mean", "var": "Var", "stddev": "Stddev", "min": "Min", "max": "Max",
+    "last": "Last", "approx_distinct": "ApproxDistinct",
 }  # fmt: skip
 _TAKES: dict[str, tuple[str, ...]] = {
-    "sum": NUMERIC, "mean": NUMERIC,
+    "sum": NUMERIC, "mean": NUMERIC, "var": NUMERIC, "stddev": NUMERIC,
     "min": ("int64", "float64", "string", "bool", "timestamp"),
     "max": ("int64", "float64", "string", "bool", "timestamp"),
 }  # fmt: skip
@@ -139,4 +139,4 @@ def _names(operator: OperatorFacts, windows: list[str | None]) -> list[Any]:
 def _result(operator: OperatorFacts, dtype: Dtype | None) -> Dtype:
     if operator.function in ("count", "approx_distinct") or dtype is None:
         return "int64"
-    return "float64" if operator.function == "mean" else dtype
+    return "float64" if operator.function in ("mean", "var", "stddev") else dtype

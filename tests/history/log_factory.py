@@ -13,6 +13,9 @@ FIELDS = {
     "customer": "int64", "product": "string", "ts": "timestamp", "price": "float64", "quantity": "int64",
     "paid": "bool", "raw": "bytes",
 }  # fmt: skip
+RESULTS = {
+    "count": "int64", "approx_distinct": "int64", "mean": "float64", "var": "float64", "stddev": "float64",
+}  # fmt: skip
 SOURCE = Source(
     name="lines", topic="lines", event_time="ts", key="customer", tolerance=0,
     fields=tuple(Field(name, dtype) for name, dtype in FIELDS.items()),
@@ -22,7 +25,7 @@ SOURCE = Source(
 def make_feature(function, column=None, window=HOUR, hop=5 * MINUTE, scale=6, where=None, name=None, dtypes=FIELDS):
     """A feature of a plan; `column` None for count."""
     dtype = dtypes.get(column)
-    out = {"count": "int64", "approx_distinct": "int64", "mean": "float64"}.get(function, dtype)
+    out = RESULTS.get(function, dtype)
     name = name or f"{column}_{function}_{window}"
     return Feature(name, function, column, dtype, window, None if window is None else hop, where, scale, out)
 

@@ -83,7 +83,7 @@ def _aggregate(inside, feature):
     if function == "approx_distinct":
         return _approx_distinct({h for h in map(_hash, values) if h is not None})
     unit = 10**scale if any(isinstance(v, float) for v in values) else 1
-    if function in ("sum", "mean"):
+    if function in ("sum", "mean", "var", "stddev"):
         values = [i for i in (_scaled(v, scale) for v in values) if i is not None]
     if not values:
         return None
@@ -91,7 +91,18 @@ def _aggregate(inside, feature):
         return sum(values) if unit == 1 else float(Fraction(sum(values), unit))
     if function == "mean":
         return float(Fraction(sum(values), unit * len(values)))
+    if function in ("var", "stddev"):
+        return _var(values, unit, function == "stddev")
     return {"min": min, "max": max, "last": lambda v: v[-1]}[function](values)
+
+
+def _var(values, unit, root):
+    """By the mean of squared distances from the mean, in fractions: another formula than the product's."""
+    if len(values) < 2:
+        return None
+    mean = Fraction(sum(values), len(values))
+    var = float(sum((v - mean) ** 2 for v in values) / (len(values) - 1) / unit**2)
+    return math.sqrt(var) if root else var
 
 
 def _scaled(value, scale):

@@ -26,6 +26,7 @@ ALL_FUNCTIONS = [
     ("max", "product"), ("last", "product"), ("approx_distinct", "product"), ("min", "ts"), ("max", "ts"),
     ("last", "ts"), ("approx_distinct", "ts"), ("last", "paid"), ("min", "paid"), ("approx_distinct", "paid"),
     ("last", "raw"), ("approx_distinct", "raw"),
+    ("var", "price"), ("stddev", "price"), ("var", "quantity"), ("stddev", "quantity"),
 ]  # fmt: skip
 EVERYTHING = [
     make_feature(function, column, window, hop)
@@ -163,6 +164,17 @@ def test_sums_and_means_at_the_ends_of_int64_are_exact():
     events, _ = make_events(rows)
     result = answers(point_in_time(view, events, make_questions([((1,), NOON)])))
     assert list(result[0].values()) == [top - 2, (top - 2) / 5]
+
+
+def test_variances_at_the_ends_of_int64_are_exact():
+    view = make_view(make_feature("var", "quantity", None), make_feature("stddev", "quantity", None))
+    far = [2**63 - 1, -(2**63), 2**63 - 1, 0, 2**31, -(2**31), 2**32 + 1]
+    rows = [{"customer": c, "ts": NOON - 1, "quantity": q} for c in (1, 2) for q in far[c - 1 :: c]]
+    events, full = make_events([*rows, {"customer": 3, "ts": NOON - 1, "quantity": 5}])
+    asked = [((c,), NOON) for c in (1, 2, 3)]
+    expected = naive_answers(full, spec_of(view, "ts"), asked)
+    assert answers(point_in_time(view, events, make_questions(asked))) == expected
+    assert expected[2] == dict.fromkeys(expected[2])
 
 
 def test_more_than_256_distinct_values_are_estimated_like_the_published_algorithm():

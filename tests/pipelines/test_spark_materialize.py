@@ -25,6 +25,7 @@ FUNCTIONS = [
     ("max", "product"), ("last", "product"), ("approx_distinct", "product"), ("min", "ts"), ("max", "ts"),
     ("last", "ts"), ("approx_distinct", "ts"), ("last", "paid"), ("min", "paid"), ("approx_distinct", "paid"),
     ("last", "raw"), ("max", "raw"), ("approx_distinct", "raw"),
+    ("var", "price"), ("stddev", "price"), ("var", "quantity"), ("stddev", "quantity"),
 ]  # fmt: skip
 WINDOWS = [(HOUR, 5 * MINUTE), (30 * DAY, DAY), (None, None)]
 EVERYTHING = [make_feature(*what, *WINDOWS[i % 3]) for i, what in enumerate(FUNCTIONS)]

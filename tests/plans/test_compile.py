@@ -19,9 +19,11 @@ from headwater.definitions import (
     Mean,
     Min,
     NotNull,
+    Stddev,
     StreamSource,
     StreamView,
     Sum,
+    Var,
 )
 from headwater.plans.compile import compile_plan
 from headwater.plans.plan import Plan, decode_plan, encode_plan
@@ -97,12 +99,12 @@ def test_a_plan_survives_its_json() -> None:
 def test_types_of_results_follow_the_columns() -> None:
     features = [
         Sum("n"), Sum("x"), Mean("n"), Min("shop"), Max("ok"), Min("at"), Max("x"), Last("raw"), Last("at"),
-        ApproxDistinct("x"),
+        ApproxDistinct("x"), Var("n"), Stddev("x", scale=2),
     ]  # fmt: skip
     assert outputs(features=features) == {
         "n_sum": "int64", "x_sum": "float64", "n_mean": "float64", "shop_min": "string", "ok_max": "bool",
         "at_min": "timestamp", "x_max": "float64", "raw_last": "bytes", "at_last": "timestamp",
-        "x_approx_distinct": "int64",
+        "x_approx_distinct": "int64", "n_var": "float64", "x_stddev": "float64",
     }  # fmt: skip
 
 

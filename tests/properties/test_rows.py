@@ -121,6 +121,18 @@ def test_an_integer_sum_past_64_bits_is_an_error_of_the_read_that_names_the_view
         ViewReader(view).read([found[1,]], NOON)
 
 
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.integers(-(2**63), 2**63 - 1) | st.integers(-9, 9), min_size=1, max_size=30), st.integers(0, 30))
+def test_variances_of_any_integers_are_exact_however_they_are_cut(quantities, cut):
+    view = make_view(make_feature("var", "quantity", None, name="v"), make_feature("stddev", "quantity", name="s"))
+    rows = [{"customer": 1, "ts": NOON - i * MINUTE, "quantity": q} for i, q in enumerate(quantities)]
+    found, events, full = folded(view, rows)
+    assert streamed(view, events, [min(cut, len(rows))]) == found
+    read = ViewReader(view).read([found[1,]], NOON)
+    expected = naive_answers(full, spec_of(view, "ts"), [((1,), read.effective[0])])
+    assert [{name: values[0] for name, values in read.values.items()}] == expected
+
+
 def test_a_row_of_another_definition_is_refused():
     view, other = make_view(make_feature("count")), make_view(make_feature("count"))
     found, *_ = folded(view, [{"customer": 1, "ts": NOON}])
