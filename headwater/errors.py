@@ -8,6 +8,7 @@ The hierarchy, and the exit code that the command line gives each::
     ├── GateClosed                     1   a batch failed its expectations; nothing was published
     ├── DefectsFound                   1   the check found differences that nothing explains
     ├── TopicChanged                   1   a topic was recreated, or a position lies outside of its log
+    ├── LakeDamaged                    1   a table of the lake cannot be read as it was written
     ├── ReadError                      1   a value that cannot be given: past its type, a damaged row
     │   └── Unavailable                1   no plan, or a view that is not filled yet: may be there later
     ├── CommandError                   1   Redis answered a command with an error (online/connection.py)
@@ -54,6 +55,10 @@ class DefectsFound(HeadwaterError):
 
 class TopicChanged(HeadwaterError):
     """A topic is not the one that was recorded, or a position lies outside of its log."""
+
+
+class LakeDamaged(HeadwaterError):
+    """A table of the lake cannot be read as it was written: files or commits are gone, broken or of other types."""
 
 
 class ReadError(HeadwaterError):

@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from headwater.errors import TopicChanged, Unreachable
+from headwater.errors import LakeDamaged, TopicChanged, Unreachable
 from headwater.lake import Lake
 from headwater.lake.event_log import CommitRefused, EventWriter
 from headwater.lake.records import Gap
@@ -65,7 +65,7 @@ class Sink:
         self._buffers: dict[str, SinkBuffer] = {}
         self._writers: dict[str, EventWriter] = {}
         self._batches: MicroBatches | None = None
-        self._failure: TopicChanged | None = None
+        self._failure: TopicChanged | LakeDamaged | None = None
         self._unsure = self._stopping = False
         self._looked = float("-inf")
         self._commits = 0
@@ -80,6 +80,7 @@ class Sink:
 
         Raises:
             TopicChanged: a topic was recreated, or the lake is past a topic's end.
+            LakeDamaged: a topic's table cannot be opened.
         """
         try:
             while not self._stopping:
@@ -270,8 +271,8 @@ class Sink:
             return {place: self._start(facts.get(place[0]), *place) for place in self._opened(wanted, facts)}
         except Unreachable as error:
             self._say_once(f"{error} Waiting for it.")
-        except TopicChanged as changed:
-            self._failure = changed
+        except (TopicChanged, LakeDamaged) as failure:
+            self._failure = failure
         return None
 
     def _opened(self, places: set[Place], facts: Mapping[str, TopicFacts]) -> list[Place]:

@@ -3,7 +3,7 @@
 `Lake` is the way in. Everything here imports pyarrow and deltalake, so it is imported where it is used.
 """
 
+from headwater.errors import LakeDamaged
 from headwater.lake.lake import Lake
-from headwater.lake.tables import LakeDamaged
 
 __all__ = ["Lake", "LakeDamaged"]

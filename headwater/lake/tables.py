@@ -8,6 +8,7 @@ error that names it, never fewer rows.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,15 +18,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.fs as pafs
 from deltalake import DeltaTable
-from deltalake.exceptions import TableNotFoundError
+from deltalake.exceptions import DeltaError, TableNotFoundError
 
-from headwater.errors import HeadwaterError, Unreachable
+from headwater.errors import LakeDamaged, Unreachable
 
 MICROS = pa.timestamp("us", "UTC")
-
-
-class LakeDamaged(HeadwaterError):
-    """A table of the lake cannot be read as it was written: files are gone, broken or of other types."""
 
 
 @dataclass(frozen=True)
@@ -39,14 +36,36 @@ class TablePath:
         """A handle on the newest version, None where there is no table yet.
 
         Raises:
+            LakeDamaged: a commit of its log is gone or broken, or the log is gone and files are there.
             Unreachable: the object store does not answer.
         """
-        try:
-            return DeltaTable(self.uri)
-        except TableNotFoundError:
-            return None
-        except OSError as error:
-            raise Unreachable(f"The lake's table {self.name!r} at {self.uri} cannot be opened: {error}") from error
+        for patience in (0.05, 0.2, None):
+            try:
+                return DeltaTable(self.uri)
+            except TableNotFoundError:
+                break
+            except DeltaError as error:
+                # A listing taken while commits arrive may show a later one without an earlier one.
+                if patience is None:
+                    raise LakeDamaged(
+                        f"The log of table {self.name!r} of the lake ({self.uri}/_delta_log) cannot be read: "
+                        f"{first_line(error)}. {_MEND}"
+                    ) from error
+                time.sleep(patience)
+            except OSError as error:
+                raise Unreachable(f"The lake's table {self.name!r} at {self.uri} cannot be opened: {error}") from error
+        if files := self._left_files():
+            raise LakeDamaged(
+                f"Table {self.name!r} of the lake ({self.uri}) has {files} data files, and its log, the folder "
+                f"_delta_log, is gone. {_MEND}"
+            )
+        return None
+
+    def _left_files(self) -> int:
+        """How many data files lie in a folder that is no table (object stores are not asked)."""
+        if "://" in self.uri or not os.path.isdir(self.uri):
+            return 0
+        return sum(name.endswith(".parquet") for name in os.listdir(self.uri))
 
     def create(self, schema: pa.Schema, configuration: dict[str, str | None] | None = None) -> DeltaTable:
         """The table's handle, created empty where there was none (an existing one stays as it is)."""
@@ -55,6 +74,18 @@ class TablePath:
         return DeltaTable.create(
             self.uri, schema, mode="ignore", configuration=configuration, raise_if_key_not_exists=False
         )
+
+
+_MEND = (
+    "Restore the folder from a backup. A topic's events can also be read again as far as Kafka still has them: "
+    "move the folder away and run 'headwater sink'."
+)
+
+
+def first_line(error: Exception) -> str:
+    """What an engine's error says, without the stack and the dumps that follow."""
+    line = next(iter(str(error).splitlines()), "") or type(error).__name__
+    return line if len(line) <= 300 else f"{line[:300]}…"
 
 
 def files_of(handle: DeltaTable) -> list[str]:
@@ -108,7 +139,18 @@ def read_files(
     try:
         return dataset_of(files, schema).to_table(columns=list(columns), filter=where)
     except (FileNotFoundError, pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
-        raise LakeDamaged(f"Table {table.name!r} of the lake ({table.uri}) cannot be read: {error}") from error
+        raise LakeDamaged(f"Table {table.name!r} of the lake ({table.uri}) cannot be read: {first_line(error)}") from error
+
+
+def unreadable_files(table: TablePath, files: Sequence[str], schema: pa.Schema, columns: Sequence[str]) -> list[str]:
+    """Those of the files that are gone or cannot be read; found one by one, so ask only after an error."""
+    bad = []
+    for file in files:
+        try:
+            read_files(table, [file], schema, columns)
+        except LakeDamaged:
+            bad.append(file)
+    return bad
 
 
 def dataset_of(files: Sequence[str], schema: pa.Schema) -> Any:

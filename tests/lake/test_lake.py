@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import duckdb
@@ -170,6 +171,31 @@ def test_a_broken_file_is_an_error_that_names_the_table(lake: Lake) -> None:
     Path(lake.admitted_parquet_files("shop-orders")[0]).write_bytes(b"PAR1 no more PAR1")
     with pytest.raises(LakeDamaged, match="events/shop-orders"):
         lake.read_events(ORDERS)
+
+
+@pytest.mark.parametrize("damage", ["gap", "garbage", "no beginning", "no log", "empty log"])
+def test_a_broken_log_is_an_error_that_names_the_table_and_says_what_to_do(lake: Lake, damage: str) -> None:
+    writer = lake.writer(ORDERS, "T1")
+    for i in range(3):
+        writer.append(rows(ORDERS, [(0, i, event(i))]), {0: i}, {0: i + 1})
+    log = Path(lake.location, "events/shop-orders/_delta_log")
+    commits = sorted(log.glob("*.json"))
+    match damage:
+        case "gap":
+            commits[2].unlink()
+        case "garbage":
+            commits[1].write_text("no JSON")
+        case "no beginning":
+            commits[0].unlink()
+        case "no log":
+            shutil.rmtree(log)
+        case "empty log":
+            for file in log.iterdir():
+                file.unlink()
+    for ask in (lake.events, lake.positions, lambda topic: lake.writer(ORDERS, "T1")):
+        with pytest.raises(LakeDamaged, match="'events/shop-orders'.*Restore the folder from a backup") as raised:
+            ask("shop-orders")
+        assert "\n" not in str(raised.value)
 
 
 def test_duplicates_are_found(lake: Lake) -> None:
