@@ -27,7 +27,7 @@ from headwater.lake import Lake
 from headwater.lake.event_log import CommitRefused, EventWriter
 from headwater.lake.records import Gap
 from headwater.online.connection import Connection
-from headwater.online.keys import plan_id_key
+from headwater.online.keys import plan_id_key, sink_group
 from headwater.online.plan_store import load_published
 from headwater.online.topic_facts import TopicFacts, topic_facts
 from headwater.plans.plan import Plan, Source
@@ -246,7 +246,7 @@ class Sink:
             self._batches = None
         self._buffers = {topic: SinkBuffer(source) for topic, source in sources.items()}
         if sources:
-            group = f"headwater-sink-{self.project}"
+            group = sink_group(self.project)
             self._batches = MicroBatches(self.kafka, group, sorted(sources), self._starts)
 
     # ---- positions

@@ -61,6 +61,31 @@ def entity_key(values: Sequence[object]) -> bytes:
     return b"|".join(_text(v).replace(b"\\", b"\\\\").replace(b"|", b"\\|") for v in values)
 
 
+def key_parts(key: bytes) -> list[bytes]:
+    """The texts that `entity_key` joined: one for each of several join keys."""
+    parts, escaped = [bytearray()], False
+    for c in key:
+        if escaped or c not in b"\\|":
+            parts[-1].append(c)
+            escaped = False
+        elif c == ord("|"):
+            parts.append(bytearray())
+        else:
+            escaped = True
+    return [bytes(p) for p in parts]
+
+
+def entity_text(key: bytes, names: Sequence[str]) -> str:
+    """An entity key as a command line takes it, such as "stock_code=85123A,country=France"."""
+    parts = [key] if len(names) == 1 else key_parts(key)
+    return ",".join(f"{n}={p.decode('utf-8', 'backslashreplace')}" for n, p in zip(names, parts, strict=False))
+
+
+def sink_group(project: str) -> str:
+    """The consumer group of a project's sinks; its offsets in Kafka are for monitors and the check."""
+    return f"headwater-sink-{project}"
+
+
 def _text(value: object) -> bytes:
     if isinstance(value, bytes):
         return value

@@ -54,6 +54,23 @@ def topic_facts(kafka: Mapping[str, str], topics: Iterable[str], *, offsets: boo
     return facts
 
 
+def committed_offsets(kafka: Mapping[str, str], group: str, topic: str, partitions: int) -> dict[int, int]:
+    """Partition -> the next offset that a consumer group has committed; partitions without one are left out.
+
+    Raises:
+        Unreachable: no broker answers.
+    """
+    from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicPartition
+
+    client, _ = _admin(kafka)
+    asked = ConsumerGroupTopicPartitions(group, [TopicPartition(topic, p) for p in range(partitions)])
+    [future] = client.list_consumer_group_offsets([asked], request_timeout=TIMEOUT).values()
+    try:
+        return {t.partition: t.offset for t in future.result().topic_partitions if t.offset >= 0}
+    except KafkaException as error:
+        raise _unreachable(error) from error
+
+
 def _admin(kafka: Mapping[str, str]) -> tuple[Any, Any]:
     try:
         from confluent_kafka import admin

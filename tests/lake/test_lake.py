@@ -193,7 +193,7 @@ def test_a_broken_log_is_an_error_that_names_the_table_and_says_what_to_do(lake:
             for file in log.iterdir():
                 file.unlink()
     for ask in (lake.events, lake.positions, lambda topic: lake.writer(ORDERS, "T1")):
-        with pytest.raises(LakeDamaged, match="'events/shop-orders'.*Restore the folder from a backup") as raised:
+        with pytest.raises(LakeDamaged, match=r"'events/shop-orders'.*Restore the folder from a backup") as raised:
             ask("shop-orders")
         assert "\n" not in str(raised.value)
 
