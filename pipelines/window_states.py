@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from headwater.aggregations.approx_distinct import FULL, LIMIT, REGISTERS, SCALE, pack
 from headwater.aggregations.components import Events, Extreme, States, TextExtreme, Total, Values, as_bytes, objects_of
 from headwater.aggregations.hash_sets import HashSet
-from headwater.aggregations.latest import NONE, Latest
+from headwater.aggregations.latest import NONE, Earliest, Latest
 from headwater.aggregations.numbers import to_ordered
 from headwater.aggregations.squares import Squares, words_of
 from headwater.aggregations.statistics import components_of, finish
@@ -167,7 +167,8 @@ class _Writer:
             case Latest():
                 value = self._plain(component.column)
                 there = [*holds, f"{_q(component.column)} IS NOT NULL"]
-                return _filtered(f"MAX(STRUCT(_t AS t, _p AS p, _o AS o, {value} AS v))", there)
+                function = "MIN" if isinstance(component, Earliest) else "MAX"
+                return _filtered(f"{function}(STRUCT(_t AS t, _p AS p, _o AS o, {value} AS v))", there)
         raise AssertionError(component)
 
     def _plain(self, column: str) -> str:

@@ -1,4 +1,4 @@
-"""The last value by (event time, partition, offset), with that place: last, and later first."""
+"""The last and the first value by (event time, partition, offset), with that place."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from headwater.aggregations.components import Ints, Runs, States, as_bytes, objects_of
 from headwater.aggregations.numbers import INT64_MIN, to_ordered
@@ -35,9 +36,8 @@ class Latest:
         """The latest event of a run that has a value."""
         column = runs.column(self.column)
         mask = runs.mask(self.where, column)
-        position = np.arange(len(runs.order))
-        best = np.maximum.reduceat(position if mask is None else np.where(mask, position, -1), runs.starts)
-        found, at = best >= 0, runs.order[np.maximum(best, 0)]
+        best, found = self._chosen(len(runs.order), mask, runs.starts)
+        at = runs.order[best]
         events, words = runs.selected, np.zeros((len(best), 4), np.int64)
         words[:, 0] = np.where(found, events.time[at], NONE)
         words[:, 1], words[:, 2] = np.where(found, events.partition[at], 0), np.where(found, events.offset[at], 0)
@@ -49,17 +49,48 @@ class Latest:
 
     def merge_runs(self, states: States, starts: Ints) -> States:
         """The last state of each run that has a value: later tiles are later in time."""
-        position = np.where(states.words[:, 0] != NONE, np.arange(len(states.words)), -1)
-        best = np.maximum.reduceat(position, starts)
-        return states.take(np.where(best >= 0, best, starts))
+        best, found = self._chosen(len(states.words), states.words[:, 0] != NONE, starts)
+        return states.take(np.where(found, best, starts))
 
     def merge(self, old: States, new: States) -> States:
         """The later of two, by time, partition and offset."""
-        a, b = old.words, new.words
-        wins = b[:, 0] > a[:, 0]
-        for i in (1, 2):
-            wins |= (b[:, :i] == a[:, :i]).all(axis=1) & (b[:, i] > a[:, i])
-        words = np.where(wins[:, None], b, a)
+        wins = self._wins(old.words, new.words)
+        words = np.where(wins[:, None], new.words, old.words)
         if old.objects is None or new.objects is None:
             return States(words)
         return States(words, np.where(wins, new.objects, old.objects))
+
+    def _chosen(
+        self, length: int, there: NDArray[np.bool_] | None, starts: Ints
+    ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """The last position of each run that has a value (0 where none has), and whether there is one."""
+        position = np.arange(length)
+        best = np.maximum.reduceat(position if there is None else np.where(there, position, -1), starts)
+        return np.maximum(best, 0), best >= 0
+
+    def _wins(self, old: Ints, new: Ints) -> NDArray[np.bool_]:
+        """Where the new state's place is behind the old one's; a state without a value is before all."""
+        return _before(old, new)
+
+
+@dataclass(frozen=True)
+class Earliest(Latest):
+    """The same words for the first value."""
+
+    def _chosen(
+        self, length: int, there: NDArray[np.bool_] | None, starts: Ints
+    ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        position = np.arange(length)
+        best = np.minimum.reduceat(position if there is None else np.where(there, position, length), starts)
+        return np.minimum(best, length - 1), best < length
+
+    def _wins(self, old: Ints, new: Ints) -> NDArray[np.bool_]:
+        return np.asarray((new[:, 0] != NONE) & ((old[:, 0] == NONE) | _before(new, old)))
+
+
+def _before(a: Ints, b: Ints) -> NDArray[np.bool_]:
+    """Where the place of a, (time, partition, offset), lies before that of b."""
+    before = a[:, 0] < b[:, 0]
+    for i in (1, 2):
+        before |= (a[:, :i] == b[:, :i]).all(axis=1) & (a[:, i] < b[:, i])
+    return np.asarray(before)

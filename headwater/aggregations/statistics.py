@@ -25,7 +25,7 @@ from headwater.aggregations.components import (
     objects_of,
 )  # fmt: skip
 from headwater.aggregations.hash_sets import HashSet
-from headwater.aggregations.latest import NONE, Latest
+from headwater.aggregations.latest import NONE, Earliest, Latest
 from headwater.aggregations.numbers import from_ordered, quotients, unit_of
 from headwater.aggregations.squares import Squares, variances
 from headwater.columns import Column
@@ -51,9 +51,9 @@ def components_of(feature: Feature) -> tuple[Component, ...]:
             return (Values(column, None, f.where), Extreme(column, f.column_dtype, f.function == "max", f.where))
         case "min" | "max":
             return (TextExtreme(column, f.function == "max", f.where),)
-        case "last":
+        case "first" | "last":
             assert f.column_dtype is not None
-            return (Latest(column, f.column_dtype, f.where),)
+            return ((Earliest if f.function == "first" else Latest)(column, f.column_dtype, f.where),)
         case "approx_distinct":
             return (HashSet(column, f.where),)
     raise ReadError(f"Feature {f.name!r} has the function {f.function!r}, which this version does not know.")
@@ -126,7 +126,7 @@ def _approx_distinct(feature: Feature, states: Sequence[States]) -> Column:
 
 _FINISH: dict[str, Callable[[Feature, Sequence[States]], Column]] = {
     "count": _count, "sum": _sum, "mean": _mean, "var": _var, "stddev": _stddev, "min": _extreme, "max": _extreme,
-    "last": _last, "approx_distinct": _approx_distinct,
+    "first": _last, "last": _last, "approx_distinct": _approx_distinct,
 }  # fmt: skip
 FUNCTIONS = tuple(_FINISH)
 """The functions that this version knows."""

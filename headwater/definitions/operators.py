@@ -116,6 +116,14 @@ class Max(Operator):
 
 
 @dataclass(frozen=True)
+class First(Operator):
+    """The oldest value of a column that is not null, by (event time, partition, offset)."""
+
+    function: ClassVar[str] = "first"
+    column: str
+
+
+@dataclass(frozen=True)
 class Last(Operator):
     """The newest value of a column that is not null, by (event time, partition, offset)."""
 

@@ -154,6 +154,12 @@ def _last(feature: Feature, kept: Kept, lo: NDArray[np.int64], hi: NDArray[np.in
     return _nullable(kept.dtype, kept.values[np.maximum(hi - 1, 0)], lo, hi)
 
 
+def _first(feature: Feature, kept: Kept, lo: NDArray[np.int64], hi: NDArray[np.int64]) -> Column:
+    if not len(kept.values):
+        return Column.nulls(kept.dtype, len(lo))
+    return _nullable(kept.dtype, kept.values[np.minimum(lo, len(kept.values) - 1)], lo, hi)
+
+
 def _approx_distinct(feature: Feature, kept: Kept, lo: NDArray[np.int64], hi: NDArray[np.int64]) -> Column:
     return Column("int64", approx_distinct(kept.values, lo, hi))
 
@@ -172,6 +178,6 @@ def _blank(dtype: Any, length: int) -> NDArray[Any]:
 
 
 FUNCTIONS: dict[str, Callable[[Feature, Kept, NDArray[np.int64], NDArray[np.int64]], Column]] = {
-    "count": _count, "sum": _sum, "mean": _mean, "var": _var, "stddev": _var, "min": _min, "max": _max, "last": _last,
-    "approx_distinct": _approx_distinct,
+    "count": _count, "sum": _sum, "mean": _mean, "var": _var, "stddev": _var, "min": _min, "max": _max,
+    "first": _first, "last": _last, "approx_distinct": _approx_distinct,
 }  # fmt: skip

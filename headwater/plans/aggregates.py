@@ -19,12 +19,10 @@ MOST_TILES = 20_000
 
 CLASSES = {
     "count": "Count", "sum": "Sum", "mean": "Mean", "var": "Var", "stddev": "Stddev", "min": "Min", "max": "Max",
-    "last": "Last", "approx_distinct": "ApproxDistinct",
+    "first": "First", "last": "Last", "approx_distinct": "ApproxDistinct",
 }  # fmt: skip
 _TAKES: dict[str, tuple[str, ...]] = {
     "sum": NUMERIC, "mean": NUMERIC, "var": NUMERIC, "stddev": NUMERIC,
-    "min": ("int64", "float64", "string", "bool", "timestamp"),
-    "max": ("int64", "float64", "string", "bool", "timestamp"),
 }  # fmt: skip
 
 

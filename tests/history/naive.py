@@ -93,7 +93,7 @@ def _aggregate(inside, feature):
         return float(Fraction(sum(values), unit * len(values)))
     if function in ("var", "stddev"):
         return _var(values, unit, function == "stddev")
-    return {"min": min, "max": max, "last": lambda v: v[-1]}[function](values)
+    return {"min": min, "max": max, "first": lambda v: v[0], "last": lambda v: v[-1]}[function](values)
 
 
 def _var(values, unit, root):

@@ -27,6 +27,8 @@ ALL_FUNCTIONS = [
     ("last", "ts"), ("approx_distinct", "ts"), ("last", "paid"), ("min", "paid"), ("approx_distinct", "paid"),
     ("last", "raw"), ("approx_distinct", "raw"),
     ("var", "price"), ("stddev", "price"), ("var", "quantity"), ("stddev", "quantity"),
+    ("first", "price"), ("first", "quantity"), ("first", "product"), ("first", "ts"), ("first", "paid"),
+    ("first", "raw"), ("min", "raw"), ("max", "raw"),
 ]  # fmt: skip
 EVERYTHING = [
     make_feature(function, column, window, hop)
@@ -119,8 +121,8 @@ def test_windows_before_1970_begin_on_a_hop_too():
     assert point_in_time(view, events, make_questions([((1,), -1)]))[view.features[0].name].to_list() == [2]
 
 
-def test_among_equal_times_the_last_is_by_partition_and_offset():
-    view = make_view(make_feature("last", "product"))
+def test_among_equal_times_first_and_last_are_by_partition_and_offset():
+    view = make_view(make_feature("last", "product"), make_feature("first", "product", None))
     rows = [
         {"customer": 1, "ts": NOON - 1, "product": "b", "_partition": 1, "_offset": 3},
         {"customer": 1, "ts": NOON - 1, "product": "c", "_partition": 1, "_offset": 7},
@@ -129,7 +131,10 @@ def test_among_equal_times_the_last_is_by_partition_and_offset():
         {"customer": 1, "ts": NOON - 2, "product": "d", "_partition": 3, "_offset": 1},
     ]
     events, _ = make_events(rows)
-    assert point_in_time(view, events, make_questions([((1,), NOON)]))[view.features[0].name].to_list() == ["c"]
+    found = point_in_time(view, events, make_questions([((1,), NOON)]))
+    assert [c.to_list() for c in found.values()] == [["c"], ["d"]]
+    found = point_in_time(view, events.take(events.time == NOON - 1), make_questions([((1,), NOON)]))
+    assert [c.to_list() for c in found.values()] == [["c"], ["a"]]
 
 
 def test_an_empty_window_counts_0_and_has_no_other_value():

@@ -26,6 +26,8 @@ FUNCTIONS = [
     ("last", "ts"), ("approx_distinct", "ts"), ("last", "paid"), ("min", "paid"), ("approx_distinct", "paid"),
     ("last", "raw"), ("max", "raw"), ("approx_distinct", "raw"),
     ("var", "price"), ("stddev", "price"), ("var", "quantity"), ("stddev", "quantity"),
+    ("first", "price"), ("first", "quantity"), ("first", "product"), ("first", "ts"), ("first", "paid"),
+    ("first", "raw"), ("min", "raw"),
 ]  # fmt: skip
 WINDOWS = [(HOUR, 5 * MINUTE), (30 * DAY, DAY), (None, None)]
 EVERYTHING = [make_feature(*what, *WINDOWS[i % 3]) for i, what in enumerate(FUNCTIONS)]
