@@ -16,6 +16,8 @@ The hierarchy, and the exit code that the command line gives each::
     │   ├── UnknownName                2   a view, feature or service that the plan does not have
     │   └── MissingExtra               2   a Python package of an extra is not installed
     └── Unreachable                    3   a server did not answer: worth trying again (transient)
+        ├── RegistryUnreachable        3   the schema registry did not, so what an event says is not known yet
+        └── KafkaUnreachable           3   no broker did
 
 Messages say the object, what was expected, what was got, and what to do.
 """
@@ -93,6 +95,14 @@ class Unreachable(HeadwaterError):
     """A server did not answer. Trying again may help."""
 
     exit_code = 3
+
+
+class RegistryUnreachable(Unreachable):
+    """The schema registry did not answer, or not as one: what an event says is not known yet."""
+
+
+class KafkaUnreachable(Unreachable):
+    """No broker answered."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -16,13 +16,15 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from numpy.typing import NDArray
 
 from headwater.errors import TopicChanged, Unreachable
+from pipelines.outages import Outages
 
 BLOCK = 2_000
 Place = tuple[str, int]
 """A topic and a partition."""
 
 _log = logging.getLogger("headwater.stream")
-_AWAY = {KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT, KafkaError._RESOLVE, KafkaError._TIMED_OUT}
+# One broker of several may be away without harm; librdkafka says so, too, when none is left.
+_AWAY = {KafkaError._ALL_BROKERS_DOWN, KafkaError._RESOLVE}
 
 
 class BeforeLogStart(Exception):
@@ -50,7 +52,9 @@ class MicroBatches:
     """Polls micro-batches of the partitions that the group gives this worker.
 
     `starts` is asked for the offsets of newly assigned places and must not raise; where it gives None the
-    places are held back until `restart` is called. `owned` is the set of places assigned now.
+    places are held back until `restart` is called. `owned` is the set of places assigned now. `outages` is
+    told when no broker answers; that one is back is for the caller to say, since records that were fetched
+    before keep coming.
     """
 
     def __init__(
@@ -60,12 +64,14 @@ class MicroBatches:
         topics: Sequence[str],
         starts: Callable[[Iterable[Place]], dict[Place, int] | None],
         *,
+        outages: Outages | None = None,
         session_timeout_ms: int = 6_000,
     ) -> None:
         self.owned: set[Place] = set()
         self.held = False
         self._starts = starts
-        self._away = self._assigned = False
+        self._outages = outages or Outages(_log)
+        self._assigned = False
         self._ends: dict[Place, int] = {}
         self._consumer = Consumer(
             {
@@ -106,9 +112,6 @@ class MicroBatches:
         good = [m for m in messages if m.error() is None]
         if len(good) < len(messages):
             self._examine([m for m in messages if m.error() is not None])
-        if good and self._away:
-            self._away = False
-            _log.warning("Kafka is back.")
         return self._grouped(good)
 
     def ends_reached(self) -> dict[Place, int]:
@@ -136,7 +139,7 @@ class MicroBatches:
     def commit(self, nexts: Mapping[Place, int]) -> None:
         """Tell Kafka how far the rows are; for the monitors only."""
         places = [TopicPartition(t, p, o) for (t, p), o in nexts.items() if (t, p) in self.owned]
-        if places and not self._away:
+        if places and "Kafka" not in self._outages:
             self._consumer.commit(offsets=places, asynchronous=True)
 
     def close(self) -> None:
@@ -177,9 +180,8 @@ class MicroBatches:
         self.owned -= {(x.topic, x.partition) for x in places}
 
     def _on_error(self, error: KafkaError) -> None:
-        if error.code() in _AWAY and not self._away:
-            self._away = True
-            _log.warning("Kafka does not answer (%s); waiting for it.", error.str())
+        if error.code() in _AWAY:
+            self._outages.away("Kafka", error.str())
 
     def _examine(self, messages: list[Message]) -> None:
         for m in messages:
@@ -196,7 +198,7 @@ class MicroBatches:
                     f"Topic {m.topic()!r} is gone or was made anew. Its rows belong to the old one; "
                     f"run 'headwater apply' and 'headwater backfill' when the topic is as it should be."
                 )
-            if code in _AWAY:
+            if code in (*_AWAY, KafkaError._TRANSPORT, KafkaError._TIMED_OUT):
                 self._on_error(error)
             elif code == KafkaError._PARTITION_EOF:
                 self._ends[m.topic(), m.partition()] = m.offset()

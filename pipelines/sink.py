@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from headwater.errors import LakeDamaged, TopicChanged, Unreachable
+from headwater.errors import KafkaUnreachable, LakeDamaged, TopicChanged, Unreachable
 from headwater.lake import Lake
 from headwater.lake.event_log import CommitRefused, EventWriter
 from headwater.lake.records import Gap
@@ -31,7 +31,9 @@ from headwater.online.keys import plan_id_key, sink_group
 from headwater.online.plan_store import load_published
 from headwater.online.topic_facts import TopicFacts, topic_facts
 from headwater.plans.plan import Plan, Source
+from pipelines.lag_alarms import LagAlarms
 from pipelines.micro_batches import BeforeLogStart, MicroBatches, Place, TopicBatch
+from pipelines.outages import Outages
 from pipelines.sink_buffer import SinkBuffer
 
 _log = logging.getLogger("headwater.sink")
@@ -70,6 +72,8 @@ class Sink:
         self._looked = float("-inf")
         self._commits = 0
         self._said: set[str] = set()
+        self._outages = Outages(_log)
+        self._alarms, self._retention = LagAlarms(_log, "the sink"), dict[str, int | None]()
 
     def stop(self) -> None:
         """Finish the batch in hand and return from `run`; may be called from a signal handler."""
@@ -89,7 +93,7 @@ class Sink:
                     if until is not None and not self._gathered() and until():
                         break
                 except Unreachable as error:
-                    self._say_once(f"{error} Waiting for it.")
+                    self._say_away(error)
                     time.sleep(self.settings.retry_every)
             self._finish()
         except Unreachable as error:
@@ -114,6 +118,8 @@ class Sink:
             return
         polled = self._poll(self._batches)
         for topic, batch in polled.items():
+            now, oldest = time.time_ns() // 1000, int(batch.broker_time.min())
+            self._alarms.look(topic, oldest, now, self._retention.get(topic))
             self._buffers[topic].add(batch, time.monotonic())
         if not polled:
             self._advance_idle(self._batches)
@@ -195,7 +201,7 @@ class Sink:
 
     def _verify_topic(self, topic: str) -> None:
         """4. Asked after reading: records that were read before the topic was recreated are the old one's."""
-        facts = topic_facts(self.kafka, [topic], offsets=False).get(topic)
+        facts = self._facts([topic], offsets=False).get(topic)
         recorded = self._writers[topic].topic_id
         if facts is None or facts.id != recorded:
             raise TopicChanged(
@@ -247,7 +253,7 @@ class Sink:
         self._buffers = {topic: SinkBuffer(source) for topic, source in sources.items()}
         if sources:
             group = sink_group(self.project)
-            self._batches = MicroBatches(self.kafka, group, sorted(sources), self._starts)
+            self._batches = MicroBatches(self.kafka, group, sorted(sources), self._starts, outages=self._outages)
 
     # ---- positions
 
@@ -267,13 +273,19 @@ class Sink:
         for buffer in self._buffers.values():
             buffer.forget()
         try:
-            facts = topic_facts(self.kafka, {topic for topic, _ in wanted})
+            facts = self._facts({topic for topic, _ in wanted})
             return {place: self._start(facts.get(place[0]), *place) for place in self._opened(wanted, facts)}
         except Unreachable as error:
             self._say_once(f"{error} Waiting for it.")
         except (TopicChanged, LakeDamaged) as failure:
             self._failure = failure
         return None
+
+    def _facts(self, topics: Iterable[str], *, offsets: bool = True) -> dict[str, TopicFacts]:
+        asked, facts = time.monotonic(), topic_facts(self.kafka, topics, offsets=offsets)
+        self._outages.back("Kafka", asked)
+        self._retention |= {topic: each.retention_ms for topic, each in facts.items()}
+        return facts
 
     def _opened(self, places: set[Place], facts: Mapping[str, TopicFacts]) -> list[Place]:
         for topic in {topic for topic, _ in places}:
@@ -312,6 +324,12 @@ class Sink:
             writer.append(nothing, {gap.partition: gap.start}, {gap.partition: gap.end})
         except CommitRefused as refused:
             raise Unreachable(f"{refused} It is tried again.") from refused
+
+    def _say_away(self, error: Unreachable) -> None:
+        if isinstance(error, KafkaUnreachable):
+            self._outages.away("Kafka", str(error))
+        elif "Kafka" not in self._outages:
+            self._say_once(f"{error} Waiting for it.")
 
     def _say_once(self, text: str) -> None:
         if text not in self._said:

@@ -15,12 +15,15 @@ from confluent_kafka.admin import AdminClient
 
 
 class TopicWatch:
-    """Asks for the topics' ids every so many seconds; `changed` takes the answers that are there."""
+    """Asks for the topics' ids every so many seconds; `changed` takes the answers that are there.
+
+    `answered`: when the last question that got an answer was asked (the monotonic clock).
+    """
 
     def __init__(self, kafka: Mapping[str, str], every: float = 1.0) -> None:
-        self._admin = AdminClient({**kafka, "log_level": 0})
+        self._admin = AdminClient({"reconnect.backoff.max.ms": 1_000, **kafka, "log_level": 0})
         self._every = every
-        self._asked = float("-inf")
+        self._asked = self.answered = float("-inf")
         self._pending: dict[str, Any] = {}
 
     def changed(self, ids: Mapping[str, Iterable[str | None]]) -> bool:
@@ -35,7 +38,9 @@ class TopicWatch:
 
     def _other(self, future: Any, known: set[str | None]) -> bool:
         try:
-            return str(future.result().topic_id) not in known
+            found = str(future.result().topic_id)
         except KafkaException as error:
             # A broker that is away says nothing of its topics.
             return bool(error.args[0].name() == "UNKNOWN_TOPIC_OR_PART")
+        self.answered = self._asked
+        return found not in known

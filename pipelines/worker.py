@@ -20,18 +20,20 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from headwater.errors import HeadwaterError, TopicChanged, Unreachable
+from headwater.errors import HeadwaterError, KafkaUnreachable, TopicChanged, Unreachable
 from headwater.events.admission import DEAD_LETTER, Admission
 from headwater.online.connection import Connection, readiness_warnings
 from headwater.online.freshness import FreshnessWriter
-from headwater.online.keys import plan_id_key
+from headwater.online.keys import plan_id_key, probe_key
 from headwater.online.plan_store import load_fill, load_published, read_positions, refill, source_of, switch
 from headwater.online.published import Active, Fill, Filling, PublishedPlan
 from headwater.online.topic_facts import TopicFacts, topic_facts
 from headwater.plans.plan import StreamView
 from pipelines.dead_letters import DeadLetters
 from pipelines.feeds import PositionsLost, Refused, ViewFeed
+from pipelines.lag_alarms import LagAlarms
 from pipelines.micro_batches import BeforeLogStart, MicroBatches, Place, TopicBatch
+from pipelines.outages import Outages
 from pipelines.topic_watch import TopicWatch
 
 _log = logging.getLogger("headwater.stream")
@@ -74,6 +76,8 @@ class Worker:
         self._dead_letters: DeadLetters | None = None
         self._freshness = FreshnessWriter(project)
         self._watch = TopicWatch(self.kafka)
+        self._outages = Outages(_log)
+        self._alarms = LagAlarms(_log, "the worker")
         self._looked = self._committed = 0.0
         self._said: set[str] = set()
 
@@ -121,6 +125,7 @@ class Worker:
             return
         if self._watch.changed({t: [f.fill.topic_id for f in s.feeds] for t, s in self._sources.items() if s.feeds}):
             self._verify_topics(self._plan, self._sources)
+        self._outages.back("Kafka", self._watch.answered)
         if self._batches.held and not self._batches.restart():
             time.sleep(self.settings.retry_every)
             return
@@ -183,14 +188,9 @@ class Worker:
             _log.warning("%s", error)
 
     def _warn_of_lag(self, source: _Source, batch: TopicBatch) -> None:
-        """Retention takes what is not read in time; half of it is time enough to do something (stream.md, 5)."""
-        age_ms = time.time_ns() // 1_000_000 - int(batch.broker_time.min()) // 1000
-        for retention_ms in {f.fill.retention_ms for f in source.feeds}:
-            if 0 < retention_ms < 2 * age_ms:
-                self._say_once(
-                    f"Topic {source.topic!r}: the events read now are {age_ms // 1000} s old, and the topic keeps "
-                    f"{retention_ms // 1000} s. Start more workers, or lengthen retention.ms before events are lost."
-                )
+        kept = [f.fill.retention_ms for f in source.feeds if f.fill.retention_ms > 0]
+        now = time.time_ns() // 1000
+        self._alarms.look(source.topic, int(batch.broker_time.min()), now, min(kept, default=None))
 
     def _least_positions(self) -> dict[Place, int]:
         least: dict[Place, int] = {}
@@ -229,7 +229,8 @@ class Worker:
         if self._sources:
             self._dead_letters = self._dead_letters or DeadLetters(self.kafka)
             group = f"headwater-stream-{self.project}"
-            self._batches = MicroBatches(self.kafka, group, sorted(self._sources), self._starts)
+            topics = sorted(self._sources)
+            self._batches = MicroBatches(self.kafka, group, topics, self._starts, outages=self._outages)
 
     def _sources_of(self, plan: PublishedPlan) -> dict[str, _Source]:
         found: dict[str, _Source] = {}
@@ -253,7 +254,9 @@ class Worker:
 
     def _verify_topics(self, plan: PublishedPlan | None, sources: dict[str, _Source]) -> None:
         """Stop where a topic is another one, or ends before a position; give up feeds that the log has left behind."""
-        facts = topic_facts(self.kafka, sources)
+        asked, facts = time.monotonic(), topic_facts(self.kafka, sources)
+        if facts:
+            self._outages.back("Kafka", asked)
         for topic, source in sources.items():
             for feed in list(source.feeds):
                 if not self._verified(plan, topic, facts.get(topic), feed):
@@ -299,7 +302,8 @@ class Worker:
             for topic, source in self._sources.items():
                 for feed in list(source.feeds):
                     self._begin(source, feed, wanted.get(topic, []))
-        except Unreachable:
+        except Unreachable as error:
+            self._say_away(error)
             return None
         return {place: o for place, o in self._least_positions().items() if place in set(places)}
 
@@ -336,25 +340,37 @@ class Worker:
     # ---- servers that are away
 
     def _wait_for(self, error: Unreachable) -> None:
-        self._say_once(f"{error} Waiting for it.")
+        self._say_away(error)
         if self.connection.connected:
             # Redis is there, so it was Kafka; its client reconnects by itself.
             time.sleep(self.settings.retry_every)
             self._hold()
             return
-        while not self._stopping:
+        while not self._redis_serves():
             time.sleep(self.settings.retry_every)
-            try:
-                self.connection.reconnect()
-                break
-            except Unreachable:
-                continue
-        else:
-            return
+            if self._stopping:
+                return
         self._said.clear()
-        _log.warning("Redis is back.")
+        self._outages.back("Redis")
         # A reconnect must not hide a rollback: all positions are read again, the plan too.
         self._hold()
+
+    def _redis_serves(self) -> bool:
+        """Connect anew; True where Redis also takes a write, which a full one and a replica do not."""
+        try:
+            self.connection.reconnect()
+            self.connection.command("SET", probe_key(self.project), "", "PX", 1_000)
+            return True
+        except Unreachable:
+            return False
+
+    def _say_away(self, error: Unreachable) -> None:
+        if not self.connection.connected:
+            self._outages.away("Redis", str(error))
+        elif isinstance(error, KafkaUnreachable):
+            self._outages.away("Kafka", str(error))
+        elif "Kafka" not in self._outages:
+            self._say_once(f"{error} Waiting for it.")
 
     def _hold(self) -> None:
         """Trust nothing that was read before: the next turn reads the plan and all positions again."""

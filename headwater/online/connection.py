@@ -20,8 +20,9 @@ import hiredis
 from headwater.errors import HeadwaterError, Unreachable, UsageError
 
 _BUFFER = 4 << 20
-_TRANSIENT = ("LOADING", "MASTERDOWN", "READONLY", "CLUSTERDOWN", "TRYAGAIN", "BUSY ")
-"""Answers of a server that is there but cannot serve yet: the same to a caller as one that is away."""
+_TRANSIENT = ("LOADING", "MASTERDOWN", "READONLY", "CLUSTERDOWN", "TRYAGAIN", "BUSY ", "OOM ", "MISCONF ")
+"""Answers of a server that is there but cannot serve yet (the last two: its memory or its disk is full): the
+same to a caller as one that is away."""
 
 
 class CommandError(HeadwaterError):

@@ -7,15 +7,17 @@ from headwater.online.published import Fill
 from headwater.plans.plan import StreamView
 
 MARGIN = 7 * DAY
+_FOR_EVER = 1000 * 365 * DAY // 1000
+"""Milliseconds. A topic that is to keep everything may say so with the largest integer, which Redis does not take."""
 
 
 def expiry_of(view: StreamView, fill: Fill) -> int | None:
     """Milliseconds from the write: longest window, its hop, the topic's retention and 7 days.
 
-    None for ever: a lifetime window, or a topic that keeps everything. Counted from the write's wall
-    clock, since an expiry at event time would delete a replay of old events at once.
+    None for ever: a lifetime window, or a topic that keeps everything (or a thousand years). Counted from
+    the write's wall clock, since an expiry at event time would delete a replay of old events at once.
     """
-    if fill.retention_ms < 0 or any(f.window is None for f in view.features):
+    if not 0 <= fill.retention_ms < _FOR_EVER or any(f.window is None for f in view.features):
         return None
     longest = max(window + hop for hop, window in view.hops().items())
     return (longest + MARGIN) // 1000 + fill.retention_ms

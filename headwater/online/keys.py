@@ -6,6 +6,7 @@
 ``hw:fill:{PROJECT}:{VIEW}:{FILL}``                      a fill's record (JSON, `Fill`)
 ``hw:pos:{PROJECT}:{VIEW}:{FILL}:{PARTITION}``           a position: next offset, or offset/mark/i in a batch
 ``hw:count:{PROJECT}:{VIEW}:{FILL}``                     counters of a fill (hash: null_keys, derived_nulls)
+``hw:probe:{PROJECT}``                                   a write that only asks whether Redis takes writes
 ``hw:stat:{PROJECT}:{VIEW}``                             what the last worker measured (JSON, `WorkerStatistics`)
 ``hw:row:{PROJECT}:{VIEW}:{HASH}:{FILL}:`` + entity key  a row
 =====================================================  =========================================
@@ -42,6 +43,11 @@ def position_key(project: str, view: str, fill: str, partition: int) -> bytes:
 def counter_key(project: str, view: str, fill: str) -> bytes:
     """Where the counters of a fill lie."""
     return f"hw:count:{project}:{view}:{fill}".encode()
+
+
+def probe_key(project: str) -> bytes:
+    """What is written to learn whether Redis takes writes."""
+    return f"hw:probe:{project}".encode()
 
 
 def statistics_key(project: str, view: str) -> bytes:

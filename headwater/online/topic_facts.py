@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from headwater.errors import HeadwaterError, MissingExtra, Unreachable
+from headwater.errors import HeadwaterError, KafkaUnreachable, MissingExtra
 
 TIMEOUT = 10.0
 
@@ -37,7 +37,7 @@ def topic_facts(kafka: Mapping[str, str], topics: Iterable[str], *, offsets: boo
     """Facts of the topics that exist; others are left out.
 
     Raises:
-        Unreachable: no broker answers.
+        KafkaUnreachable: no broker answers.
         MissingExtra: confluent-kafka is not installed.
     """
     names = sorted(set(topics))
@@ -150,4 +150,4 @@ def _offsets(client: Any, name: str, partitions: int) -> tuple[dict[int, int], d
 
 def _unreachable(error: Any) -> HeadwaterError:
     cause = error.args[0]
-    return Unreachable(f"Kafka did not answer: {cause.str() if hasattr(cause, 'str') else cause}.")
+    return KafkaUnreachable(f"Kafka did not answer: {cause.str() if hasattr(cause, 'str') else cause}.")

@@ -217,10 +217,11 @@ class World:
         assert time.monotonic() < deadline, f"{caught_up.remaining} events are left"
         return worker
 
-    def start_worker(self, batch: int = 200) -> subprocess.Popen[str]:
-        """A worker in a process of its own, which may be killed."""
+    def start_worker(self, batch: int = 200, before: str = "") -> subprocess.Popen[str]:
+        """A worker in a process of its own, which may be killed; `before` is code that it runs first."""
         settings = f"WorkerSettings(batch={batch}, plan_every=0.2, commit_every=0.2, retry_every=0.1)"
         code = (
+            f"{before}\n"
             "from pipelines.worker import Worker, WorkerSettings\nfrom pipelines.foreground import *\nlog_to_stderr()\n"
             f"w = Worker({self.redis_url!r}, {self.kafka!r}, {self.project!r}, {settings})\n"
             "with stopped_by_signals(w.stop): w.run()\n"
