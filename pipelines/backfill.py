@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from itertools import islice
 
 import msgspec
@@ -24,11 +24,12 @@ from headwater.lake.records import Gap
 from headwater.online import scripts
 from headwater.online.connection import Connection
 from headwater.online.expiry import expiry_of
-from headwater.online.keys import entity_key, fill_key, position_key, row_prefix
+from headwater.online.keys import counter_key, entity_key, fill_key, position_key, row_prefix
 from headwater.online.plan_store import load_fill, load_published, refill, switch
 from headwater.online.published import Fill
 from headwater.online.topic_facts import TopicFacts, topic_facts
 from headwater.plans.plan import Plan, StreamView
+from headwater.rows.counters import Counters
 from headwater.rows.fold import FoldedRow, fold
 from headwater.rows.layout import layout_of
 
@@ -111,7 +112,7 @@ class _Backfill:
             self._write(fill, batch)
             rows += len(batch)
             progress(self.view.name, rows)
-        self._place(fill, positions)
+        self._place(fill, positions, Counters.of(layout_of(self.view), selected))
         return Filled(self.view.name, len(selected), rows, switch(self.connection, self.project, self.view.name))
 
     def _fill(self) -> Fill:
@@ -178,11 +179,14 @@ class _Backfill:
         args = [self._token, LEASE_MS, "" if expiry is None else expiry, *(r.data for r in rows)]
         self._behind_lock(scripts.fill_rows.run(self.connection, keys, args))
 
-    def _place(self, fill: Fill, positions: Mapping[int, int]) -> None:
+    def _place(self, fill: Fill, positions: Mapping[int, int], counters: Counters) -> None:
         record = msgspec.structs.replace(fill, partitions=len(positions))
         places = [position_key(self.project, fill.view, fill.id, p) for p in positions]
-        keys = [self._lock, fill_key(self.project, fill.view, fill.id), *places]
-        args: list[bytes | int] = [self._token, msgspec.json.encode(record), *positions.values()]
+        counted = counter_key(self.project, fill.view, fill.id)
+        keys = [self._lock, fill_key(self.project, fill.view, fill.id), counted, *places]
+        args: list[bytes | int] = [
+            self._token, msgspec.json.encode(record), *astuple(counters), *positions.values(),
+        ]  # fmt: skip
         self._behind_lock(scripts.place.run(self.connection, keys, args))
 
     def _behind_lock(self, reply: object) -> None:

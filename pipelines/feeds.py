@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import partial
 from typing import Any
 
@@ -29,6 +29,7 @@ from headwater.online.expiry import expiry_of
 from headwater.online.keys import counter_key, entity_key, position_key, row_prefix
 from headwater.online.published import Fill
 from headwater.plans.plan import StreamView
+from headwater.rows.counters import Counters
 from headwater.rows.fold import key_items
 from headwater.rows.layout import layout_of
 from headwater.rows.table import RowTable
@@ -134,7 +135,7 @@ class ViewFeed:
         """Move positions past records that nobody reads (aborted transactions), rows untouched."""
         moving = {p: n for p, n in nexts.items() if n > self.positions.get(p, n)}
         if moving:
-            self._send([self._chunk(np.empty(0, np.int64))], moving, (0, 0), self._never)
+            self._send([self._chunk(np.empty(0, np.int64))], moving, Counters(), self._never)
             self.positions.update(moving)
 
     def _never(self, chunk: _Chunk, bad: list[int]) -> _Chunk:
@@ -162,13 +163,13 @@ class ViewFeed:
     def _write(self, touched: Ints, rows: Ints, selected: Selected, moving: dict[int, int]) -> None:
         chunks = [self._chunk(touched[i : i + ROWS_A_SCRIPT]) for i in range(0, len(touched), ROWS_A_SCRIPT)]
         again = partial(self._again, rows=rows, selected=selected)
-        self._send(chunks or [self._chunk(touched)], moving, (selected.null_keys, selected.derived_nulls), again)
+        self._send(chunks or [self._chunk(touched)], moving, Counters.of(self.layout, selected), again)
 
     def _send(
         self,
         chunks: list[_Chunk],
         moving: dict[int, int],
-        counts: tuple[int, int],
+        counts: Counters,
         again: Callable[[_Chunk, list[int]], _Chunk],
     ) -> None:
         """Send scripts ahead until all are done; the first that is not OK stops those behind it."""
@@ -211,7 +212,7 @@ class ViewFeed:
         return self._chunk(again)
 
     def _request(
-        self, chunk: _Chunk, i: int, moving: dict[int, int], counts: tuple[int, int] | None
+        self, chunk: _Chunk, i: int, moving: dict[int, int], counts: Counters | None
     ) -> list[bytes | memoryview]:
         """Script i of a batch expects the first position at offset/mark/i and leaves it at offset/mark/(i + 1).
 
@@ -227,7 +228,7 @@ class ViewFeed:
             counter_key(self.project, self.view.name, self.fill.id),
             *(self._names[r] for r in chunk.rows.tolist()),
         ]
-        nulls = [b"%d" % n for n in counts or (0, 0)]
+        nulls = [b"%d" % n for n in astuple(counts or Counters())]
         args: list[Any] = [b"%d" % len(parts), *was, *becomes, chunk.expected, self._expiry, *nulls, *chunk.values]
         return scripts.write_rows.request(keys, args)
 

@@ -17,7 +17,11 @@ from headwater.cli import Context
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_obj
 def command(context: Context, as_json: bool) -> None:
-    """Show the addresses in use, and lag and freshness of every view."""
+    """Show the addresses in use, and lag and freshness of every view.
+
+    Counters say what left no trace in a value: null_keys, events that are in no row because a join key is null;
+    derived_nulls and scaled_nulls, values that do not fit 64 bits when derived, or when scaled for a sum or mean.
+    """
     from headwater.online.status import view_statuses
 
     repository = context.repository()
@@ -39,7 +43,11 @@ def command(context: Context, as_json: bool) -> None:
 
 
 def _as_json(repository: Any, statuses: list[Any]) -> dict[str, Any]:
-    views = [{"view": s.view, "hash": s.hash, "lag": s.lag, "freshness_ms": s.freshness_ms} for s in statuses]
+    views = [
+        {"view": s.view, "hash": s.hash, "lag": s.lag, "freshness_ms": s.freshness_ms, "state": s.state,
+         "counters": s.counters}
+        for s in statuses
+    ]  # fmt: skip
     return {
         "bootstrap_servers": repository.kafka.get("bootstrap.servers"),
         "redis_url": repository.redis_url,

@@ -13,13 +13,14 @@ from headwater.online.connection import CommandError, Connection
 
 WRITE_ROWS = b"""
 -- KEYS: p positions, counters, rows. ARGV: p; p expected; p new; digests (8 bytes a row); expiry in ms or '';
--- null_keys; derived_nulls; the rows' values. Replies OK, FENCE, or the numbers of rows whose digest differs.
+-- null_keys; derived_nulls; scaled_nulls; the rows' values.
+-- Replies OK, FENCE, or the numbers of rows whose digest differs.
 local p = tonumber(ARGV[1])
 for i = 1, p do
   if redis.call('GET', KEYS[i]) ~= ARGV[1 + i] then return 'FENCE' end
 end
 local digests, expiry, bad, first = ARGV[2 + 2 * p], ARGV[3 + 2 * p], {}, p + 1
-local values = 5 + 2 * p
+local counts, values = 3 + 2 * p, 6 + 2 * p
 for i = first + 1, #KEYS do
   local n = i - first
   local have = redis.call('GETRANGE', KEYS[i], 0, 7)
@@ -31,8 +32,9 @@ for i = first + 1, #KEYS do
 end
 if #bad > 0 then return bad end
 for i = 1, p do redis.call('SET', KEYS[i], ARGV[1 + p + i]) end
-if ARGV[4 + 2 * p] ~= '0' then redis.call('HINCRBY', KEYS[first], 'null_keys', ARGV[4 + 2 * p]) end
-if ARGV[5 + 2 * p] ~= '0' then redis.call('HINCRBY', KEYS[first], 'derived_nulls', ARGV[5 + 2 * p]) end
+for i, name in ipairs({'null_keys', 'derived_nulls', 'scaled_nulls'}) do
+  if ARGV[counts + i] ~= '0' then redis.call('HINCRBY', KEYS[first], name, ARGV[counts + i]) end
+end
 return 'OK'
 """
 
@@ -57,10 +59,14 @@ return 'OK'
 """
 
 PLACE = b"""
--- KEYS: the backfill's lock, the fill's record, positions. ARGV: token; record; offsets. Opens the fill to workers.
+-- KEYS: the backfill's lock, the fill's record, counters, positions. ARGV: token; record; null_keys; derived_nulls;
+-- scaled_nulls; offsets. Opens the fill to workers.
 if redis.call('GET', KEYS[1]) ~= ARGV[1] or redis.call('EXISTS', KEYS[2]) == 0 then return 'FENCE' end
 redis.call('SET', KEYS[2], ARGV[2])
-for i = 3, #KEYS do redis.call('SET', KEYS[i], ARGV[i]) end
+for i, name in ipairs({'null_keys', 'derived_nulls', 'scaled_nulls'}) do
+  if ARGV[i + 2] ~= '0' then redis.call('HSET', KEYS[3], name, ARGV[i + 2]) end
+end
+for i = 4, #KEYS do redis.call('SET', KEYS[i], ARGV[i + 2]) end
 redis.call('DEL', KEYS[1])
 return 'OK'
 """

@@ -23,7 +23,7 @@ class ViewStatus:
         state: "active", "filling" (needs backfill or materialize) or "switching" (active, a new one fills).
         lag: events that the topic has and the rows do not; None for BatchViews and where unknown.
         freshness_ms: median milliseconds from broker time to readable, as the worker last measured it.
-        counters: null_keys and derived_nulls of the active fill.
+        counters: of the active fill, those above 0 by name (rows/counters.py).
     """
 
     view: str

@@ -12,7 +12,7 @@ from functools import cached_property, lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from headwater.aggregations.components import Component
+from headwater.aggregations.components import Component, Values
 from headwater.aggregations.statistics import components_of
 from headwater.plans.plan import Feature, StreamView
 
@@ -72,6 +72,7 @@ class RowLayout:
         groups: the lifetime group first where there is one, then hops rising.
         places: where each feature's states lie, by name.
         state_hash: the view's, as the 64-bit word of the row's header.
+        scaled: the columns of doubles that enter sums as integers, with their scales.
     """
 
     def __init__(self, view: StreamView) -> None:
@@ -90,6 +91,8 @@ class RowLayout:
         self.groups = tuple(Group(hop, longest.get(hop) if hop else None, tuple(found[hop])) for hop in hops)
         self.features: dict[str, Feature] = {f.name: f for f in view.features}
         self.variable = any(c.variable for g in self.groups for c in g.components)
+        values = (c for g in self.groups for c in g.components if isinstance(c, Values))
+        self.scaled = tuple(dict.fromkeys((c.column, c.scale) for c in values if c.scale is not None))
 
     @property
     def count_words(self) -> int:
