@@ -8,6 +8,7 @@ switch, which is one step (stream.md, 6).
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -327,6 +328,11 @@ def scan_rows(connection: Connection, prefix: bytes) -> list[list[bytes]]:
 def new_id() -> str:
     """An id that sorts by time and never comes twice."""
     return f"{time.time_ns() // 1_000_000:011x}{os.urandom(3).hex()}"
+
+
+def began_at(fill: str) -> int:
+    """When a fill began, microseconds, by its id; 0 for an id of another form."""
+    return int(fill[:11], 16) * 1000 if re.fullmatch("[0-9a-f]{17}", fill) else 0
 
 
 def _switch_once(
