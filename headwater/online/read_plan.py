@@ -216,8 +216,7 @@ def _check(published: PublishedPlan, view: str, feature: str | None) -> None:
 def _reading(view: View, names: Sequence[str]) -> Callable[[Sequence[bytes | None], int | Sequence[int]], RowsRead]:
     if isinstance(view, BatchView):
         return PlainReader(view, names).read
-    reader = ViewReader(view)
-    return lambda rows, as_of: reader.read(rows, as_of, names)
+    return ViewReader(view, names).read
 
 
 def _columns(entities: Entities) -> Mapping[str, Sequence[Any]]:

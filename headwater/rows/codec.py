@@ -30,7 +30,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from headwater.aggregations.components import States, objects_of
+from headwater.aggregations.components import Component, States, objects_of
 from headwater.errors import ReadError
 from headwater.plans.plan import CODEC_VERSION
 from headwater.rows.layout import Group, RowLayout
@@ -187,8 +187,28 @@ def _finished(
     return out, np.array(found, np.uint64)
 
 
-def decode(layout: RowLayout, data: Sequence[bytes]) -> Rows:
-    """Many rows taken apart; `row` in the result counts in the order given.
+@dataclass(slots=True)
+class Sections:
+    """Many rows side by side, checked and not yet taken apart.
+
+    Attributes:
+        joined, words: all rows' bytes, as bytes and as words.
+        newest: newest event time a row.
+        partitions: the first word of each row's partitions, and how many it has.
+        groups: for each group the first word of each row's tiles, and how many it has.
+        tail: the first byte of each row's tail.
+    """
+
+    joined: bytes
+    words: Ints
+    newest: Ints
+    partitions: tuple[Ints, Ints]
+    groups: list[tuple[Ints, Ints]]
+    tail: Ints
+
+
+def sections(layout: RowLayout, data: Sequence[bytes]) -> Sections:
+    """Where everything lies in many rows.
 
     Raises:
         ReadError: bytes that are not a row of this layout.
@@ -209,39 +229,47 @@ def decode(layout: RowLayout, data: Sequence[bytes]) -> Rows:
         raise ReadError(f"View {layout.view.name!r} has a row whose counts do not fit its length.")
     counts = words[section[:, None] + np.arange(layout.count_words)].view(np.uint16).astype(np.int64)
     section = section + layout.count_words
-    tiles = sum((counts[:, g] * group.width for g, group in enumerate(layout.groups)), np.zeros(n, np.int64))
-    if ((section - starts + tiles) * 8 + (lengths + 7) // 8 * 8 != size).any():
-        raise ReadError(f"View {layout.view.name!r} has a row whose counts do not fit its length.")
-    row, to = _records(starts + HEADER, parts, 3)
-    out = Rows(words[starts + 3], row, words[to], words[to + 1], words[to + 2], [])
-    tail = (section + tiles) * 8
+    groups = []
     for g, group in enumerate(layout.groups):
-        row, to = _records(section, counts[:, g], group.width)
+        groups.append((section, counts[:, g]))
         section = section + counts[:, g] * group.width
-        out.groups.append(_read_tiles(words, joined, tail, group, row, to))
+    if ((section - starts) * 8 + (lengths + 7) // 8 * 8 != size).any():
+        raise ReadError(f"View {layout.view.name!r} has a row whose counts do not fit its length.")
+    return Sections(joined, words, words[starts + 3], (starts + HEADER, parts), groups, section * 8)
+
+
+def decode(layout: RowLayout, data: Sequence[bytes]) -> Rows:
+    """Many rows taken apart; `row` in the result counts in the order given.
+
+    Raises:
+        ReadError: bytes that are not a row of this layout.
+    """
+    s = sections(layout, data)
+    row, to = records(*s.partitions, 3)
+    out = Rows(s.newest, row, s.words[to], s.words[to + 1], s.words[to + 2], [])
+    for group, place in zip(layout.groups, s.groups, strict=True):
+        row, to = records(*place, group.width)
+        states = [states_at(s, c, row, to + at) for c, at in zip(group.components, group.offsets, strict=True)]
+        out.groups.append(Tiles(row, s.words[to], states))
     return out
 
 
-def _records(section: Ints, counts: Ints, width: int) -> tuple[Ints, Ints]:
+def records(section: Ints, counts: Ints, width: int) -> tuple[Ints, Ints]:
     """Which row each record belongs to, and its first word."""
     row = np.repeat(np.arange(len(counts)), counts)
     before = np.cumsum(counts) - counts
     return row, section[row] + (np.arange(len(row)) - before[row]) * width
 
 
-def _read_tiles(words: Ints, joined: bytes, tail: Ints, group: Group, row: Ints, to: Ints) -> Tiles:
-    states = []
-    for component, at in zip(group.components, group.offsets, strict=True):
-        state = States(words[to[:, None] + at + np.arange(component.width)])
-        if component.variable:
-            pointer = state.words[:, -1]
-            first = (tail[row] + (pointer >> 32)).tolist()
-            size = (pointer & 0xFFFFFFFF).tolist()
-            found = [
-                None if p < 0 else joined[a : a + k] for p, a, k in zip(pointer.tolist(), first, size, strict=True)
-            ]
-            state.objects = objects_of(found)
-            state.words = state.words.copy()
-            state.words[:, -1] = 0
-        states.append(state)
-    return Tiles(row, words[to], states)
+def states_at(s: Sections, component: Component, row: Ints, to: Ints) -> States:
+    """A component's states: those of `row[i]` begin at word `to[i]`."""
+    state = States(s.words[to[:, None] + np.arange(component.width)])
+    if component.variable:
+        pointer = state.words[:, -1]
+        first = (s.tail[row] + (pointer >> 32)).tolist()
+        size = (pointer & 0xFFFFFFFF).tolist()
+        found = [None if p < 0 else s.joined[a : a + k] for p, a, k in zip(pointer.tolist(), first, size, strict=True)]
+        state.objects = objects_of(found)
+        state.words = state.words.copy()
+        state.words[:, -1] = 0
+    return state

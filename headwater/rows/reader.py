@@ -13,15 +13,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headwater.aggregations.components import States, objects_of
-from headwater.aggregations.statistics import finish
-from headwater.columns import Column
-from headwater.errors import ReadError
-from headwater.plans.plan import Feature, StreamView
-from headwater.rows.codec import Rows, Tiles, decode, read_header
-from headwater.rows.layout import Group, RowLayout, layout_of
+from headwater.plans.plan import StreamView
+from headwater.rows.layout import layout_of
+from headwater.rows.many_rows import ManyRows
+from headwater.rows.one_row import OneRow
+from headwater.rows.window_reads import WindowReads
 
 PRESENT, NOT_FOUND, OUTSIDE_MAX_AGE = "PRESENT", "NOT_FOUND", "OUTSIDE_MAX_AGE"
+_MANY = 16
+"""From so many rows on, columns take less time than one row after the other."""
 
 
 @dataclass(slots=True)
@@ -42,118 +42,60 @@ class RowsRead:
 
 
 class ViewReader:
-    """Reads rows of one StreamView."""
+    """Reads rows of one StreamView: the features in `names`, in that order (all by default)."""
 
-    def __init__(self, view: StreamView) -> None:
+    def __init__(self, view: StreamView, names: Sequence[str] | None = None) -> None:
         self.view = view
-        self.layout: RowLayout = layout_of(view)
-        self._absent = {f.name: 0 if f.function in ("count", "approx_distinct") else None for f in view.features}
+        layout = layout_of(view)
+        self._names = tuple(layout.features if names is None else names)
+        reads = WindowReads.of(layout, self._names)
+        self._absent = reads.absent
+        self._one, self._many = OneRow(reads), ManyRows(reads)
 
     def read(
         self, rows: Sequence[bytes | None], as_of: int | Sequence[int], names: Sequence[str] | None = None
     ) -> RowsRead:
-        """Values of the features in `names` (all by default) at `as_of` (one time, or one a row).
+        """Values of n rows (None: no such row) at `as_of` (one time, or one a row); of other `names`, where given.
 
         Raises:
             ReadError: bytes that are not a row of this view, or a sum past 64 bits.
         """
-        n, wanted = len(rows), list(self.layout.features) if names is None else list(names)
+        if names is not None and tuple(names) != self._names:
+            return ViewReader(self.view, names).read(rows, as_of)
+        return self._read_few(rows, as_of) if len(rows) < _MANY else self._read_many(rows, as_of)
+
+    def _read_few(self, rows: Sequence[bytes | None], as_of: int | Sequence[int]) -> RowsRead:
+        times = [as_of] * len(rows) if isinstance(as_of, int) else as_of
+        one, absent = self._one.read, self._absent
+        read = [
+            (absent(), int(q), None) if row is None else one(row, int(q)) for row, q in zip(rows, times, strict=True)
+        ]
+        values = [list(column) for column in zip(*(r[0] for r in read), strict=True)] or [[] for _ in self._names]
+        status = [NOT_FOUND if row is None else PRESENT for row in rows]
+        return RowsRead(dict(zip(self._names, values, strict=True)), [r[1] for r in read], status, [r[2] for r in read])
+
+    def _read_many(self, rows: Sequence[bytes | None], as_of: int | Sequence[int]) -> RowsRead:
+        n = len(rows)
         times = np.full(n, as_of, np.int64) if isinstance(as_of, int) else np.asarray(as_of, np.int64)
-        here = [i for i, row in enumerate(rows) if row is not None]
-        if not here:
-            absent = {name: [self._absent[name]] * n for name in wanted}
-            return RowsRead(absent, times.tolist(), [NOT_FOUND] * n, [None] * n)
-        taken = decode(self.layout, [row for row in rows if row is not None])
-        effective = np.maximum(times[here], taken.newest + 1)
-        found = {c: v.to_list() for c, v in self._values(taken, effective, wanted).items()}
-        if len(here) == n:
-            return RowsRead(found, effective.tolist(), [PRESENT] * n, list(taken.newest.tolist()))
-        return self._spread(found, here, effective, times, taken)
-
-    def _values(self, rows: Rows, at: NDArray[np.int64], names: Sequence[str]) -> dict[str, Column]:
-        windows: dict[tuple[int, int | None], _Window] = {}
-        out = {}
-        for name in names:
-            feature, place = self.layout.features[name], self.layout.places[name]
-            key = (place.group, feature.window)
-            if key not in windows:
-                windows[key] = _Window.of(self.layout.groups[place.group], rows.groups[place.group], feature, at)
-            try:
-                out[name] = finish(feature, [windows[key].state(c) for c in place.components])
-            except (ReadError, UnicodeDecodeError) as error:
-                raise ReadError(f"View {self.view.name!r}: {error}") from None
-        return out
-
-    def _spread(
-        self, found: dict[str, list[Any]], here: list[int], effective: NDArray[np.int64],
-        times: NDArray[np.int64], taken: Rows,
-    ) -> RowsRead:  # fmt: skip
-        n = len(times)
-        values = {}
-        for name, items in found.items():
-            column: list[Any] = [self._absent[name]] * n
-            for i, v in zip(here, items, strict=True):
-                column[i] = v
-            values[name] = column
+        found = [row for row in rows if row is not None]
+        if len(found) == n:
+            values, at, newest = self._many.read(found, times)
+            return RowsRead(
+                dict(zip(self._names, values, strict=True)), at.tolist(), [PRESENT] * n, list(newest.tolist())
+            )
+        here = np.fromiter((row is not None for row in rows), np.bool_, n)
+        values, at, newest = self._many.read(found, times[here])
         times = times.copy()
-        times[here] = effective
-        newest: list[int | None] = [None] * n
-        status = [NOT_FOUND] * n
-        for i, t in zip(here, taken.newest.tolist(), strict=True):
-            newest[i], status[i] = t, PRESENT
-        return RowsRead(values, times.tolist(), status, newest)
+        times[here] = at
+        nothing = [self._absent() for _ in range(n - len(found))]
+        spread = {}
+        for i, name in enumerate(self._names):
+            spread[name] = _spread(here, values[i], [row[i] for row in nothing])
+        status = [PRESENT if h else NOT_FOUND for h in here.tolist()]
+        return RowsRead(spread, times.tolist(), status, _spread(here, newest.tolist(), [None] * len(nothing)))
 
 
-@dataclass(slots=True)
-class _Window:
-    """The tiles of one group that one window sees, cut into runs of one row each."""
-
-    group: Group
-    rows: int
-    chosen: NDArray[np.int64] | slice
-    row: NDArray[np.int64]
-    starts: NDArray[np.int64]
-    tiles: Tiles
-    memo: dict[int, States] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, group: Group, tiles: Tiles, feature: Feature, at: NDArray[np.int64]) -> _Window:
-        chosen: NDArray[np.int64] | slice = slice(None)
-        row = tiles.row
-        if group.hop is not None and feature.window is not None:
-            first = (at - feature.window) // group.hop
-            chosen = np.flatnonzero(tiles.tile >= first[row])
-            row = row[chosen]
-        changes = np.ones(len(row), np.bool_)
-        changes[1:] = row[1:] != row[:-1]
-        starts = np.flatnonzero(changes)
-        return cls(group, len(at), chosen, row[starts], starts, tiles)
-
-    def state(self, number: int) -> States:
-        """One component's state of every row, empty ones included."""
-        if number not in self.memo:
-            self.memo[number] = self._merged(number)
-        return self.memo[number]
-
-    def _merged(self, number: int) -> States:
-        component, states = self.group.components[number], self.tiles.states[number]
-        empty = np.array(component.empty, np.int64)
-        if not len(self.starts):
-            objects = objects_of([None] * self.rows) if component.variable else None
-            return States(np.broadcast_to(empty, (self.rows, len(empty))), objects)
-        merged = states if isinstance(self.chosen, slice) else states.take(self.chosen)
-        if len(self.starts) < len(merged.words):
-            merged = component.merge_runs(merged, self.starts)
-        if len(self.starts) == self.rows:
-            return merged
-        words = np.empty((self.rows, len(empty)), np.int64)
-        words[:] = empty
-        words[self.row] = merged.words
-        if merged.objects is None:
-            return States(words)
-        spread = objects_of([None] * self.rows)
-        spread[self.row] = merged.objects
-        return States(words, spread)
-
-
-__all__ = ["NOT_FOUND", "OUTSIDE_MAX_AGE", "PRESENT", "RowsRead", "ViewReader", "read_header"]
+def _spread(here: NDArray[np.bool_], found: list[Any], absent: list[Any]) -> list[Any]:
+    """The items of the rows that are here and of those that are not, in the rows' places."""
+    items, others = iter(found), iter(absent)
+    return [next(items) if h else next(others) for h in here.tolist()]
