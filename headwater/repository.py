@@ -18,6 +18,8 @@ import yaml
 from headwater.errors import UsageError
 
 CONFIG = "feature_store.yaml"
+_SCHEMAS = "schema.registry."
+_SCHEMAS_ENV = "HEADWATER_SCHEMA_REGISTRY_"
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,7 @@ class Repository:
     Attributes:
         root: the folder of feature_store.yaml, absolute.
         kafka: librdkafka settings, `bootstrap.servers` included where it is known.
+        schema_registry: the registry's `url` and what else Confluent's client takes; empty where none is named.
         redis_url: None where no address is given and nothing was started.
         lake: path or object store URL of the lake.
     """
@@ -39,6 +42,7 @@ class Repository:
     lake: str
     engine: str = "local"
     settings: dict[str, Any] = field(default_factory=dict)
+    schema_registry: dict[str, str] = field(default_factory=dict)
 
     @property
     def state(self) -> Path:
@@ -105,6 +109,7 @@ def load_repository(start: str | os.PathLike[str] | None = None) -> Repository:
         lake=_place(root, offline.get("lake") or ".headwater/lake"),
         engine=str(offline.get("engine") or "local"),
         settings=own,
+        schema_registry=_schema_registry(own),
     )
 
 
@@ -124,6 +129,13 @@ def _section(root: Path, config: dict[str, Any], name: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise UsageError(f"{root / CONFIG}: expected a mapping under '{name}', got {value!r}.")
     return value
+
+
+def _schema_registry(own: dict[str, Any]) -> dict[str, str]:
+    """Settings with the field's usual names; HEADWATER_SCHEMA_REGISTRY_BASIC_AUTH_USER_INFO is one of the environment."""
+    found = {k.removeprefix(_SCHEMAS): str(v) for k, v in own.items() if str(k).startswith(_SCHEMAS)}
+    given = {k.removeprefix(_SCHEMAS_ENV): v for k, v in os.environ.items() if k.startswith(_SCHEMAS_ENV) and v}
+    return found | {k.lower().replace("_", "."): v for k, v in given.items()}
 
 
 def _registry(root: Path, value: Any) -> str:

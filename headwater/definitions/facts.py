@@ -49,6 +49,7 @@ class SourceFacts(msgspec.Struct, frozen=True):
     tolerance: Any
     schema: dict[str, str]
     expect: tuple[ExpectationFacts, ...] = ()
+    format: Any = "json"
 
 
 class StreamFacts(msgspec.Struct, frozen=True, tag="stream", tag_field="type"):

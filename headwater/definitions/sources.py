@@ -68,7 +68,7 @@ class _OwnSource(DataSource):  # type: ignore[misc]
 
 
 class StreamSource(_OwnSource):
-    """A Kafka topic of JSON events.
+    """A Kafka topic of events.
 
     Args:
         name: how views and queries name it.
@@ -78,6 +78,8 @@ class StreamSource(_OwnSource):
         key: the column that `headwater produce` keys messages by.
         tolerance: how far past its broker timestamp an event may be dated, such as "1d".
         expect: expectations that hold for each event; what fails is quarantined.
+        format: "json", or "avro" or "protobuf" with a schema registry (its address: `schema.registry.url`
+            under `headwater` in feature_store.yaml).
     """
 
     def __init__(
@@ -90,6 +92,7 @@ class StreamSource(_OwnSource):
         key: str | None = None,
         tolerance: str = "1h",
         expect: Sequence[Any] = (),
+        format: str = "json",
         description: str = "",
         owner: str = "",
         tags: Mapping[str, str] | None = None,
@@ -104,6 +107,7 @@ class StreamSource(_OwnSource):
             tolerance=tolerance,
             schema=type_names(schema),
             expect=tuple(expectation_facts(e) for e in expect),
+            format=format,
         )
 
     @property

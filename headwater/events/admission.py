@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 
 from headwater.durations import DAY, HOUR, MINUTE, SECOND, format_duration
 from headwater.events.batch import Events
-from headwater.events.decode import Decoder
 from headwater.events.expectations import failing
+from headwater.events.formats import decoder_of
+from headwater.events.schemas import Schemas
 from headwater.events.timestamps import format_timestamp
 from headwater.plans.plan import Source
 
@@ -50,11 +51,11 @@ class Admitted:
 
 
 class Admission:
-    """Admits the events of one source."""
+    """Admits the events of one source. Its `schemas` are needed where the source is in Avro or Protobuf."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, schemas: Schemas | None = None) -> None:
         self.source = source
-        self._decoder = Decoder(source)
+        self._decoder = decoder_of(source, schemas)
 
     def admit(
         self,

@@ -130,6 +130,7 @@ def _describe(item: Source | View | Service) -> Described:
 def _source(source: Source) -> Described:
     return {
         "topic": source.topic,
+        **({} if source.format == "json" else {"format": source.format}),
         "event time": source.event_time,
         **({"key": source.key} if source.key else {}),
         "tolerance": format_duration(source.tolerance),

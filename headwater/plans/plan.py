@@ -8,13 +8,15 @@ expressions are trees, names are resolved. `plans/compile.py` makes it of Feast 
 from __future__ import annotations
 
 import hashlib
-from typing import Any, Union
+from typing import Any, Literal, Union
 
 import msgspec
 
 from headwater.dtypes import Dtype
 from headwater.expressions.syntax import Expr
 
+Format = Literal["json", "avro", "protobuf"]
+"""How the events of a topic are written."""
 CODEC_VERSION = 1
 """Version of the row's bytes (rows/codec.py); part of every state hash."""
 
@@ -46,7 +48,10 @@ class Expectation(msgspec.Struct, frozen=True):
 
 
 class Source(msgspec.Struct, frozen=True):
-    """A Kafka topic of JSON events. `tolerance`: microseconds an event may lie past its broker time."""
+    """A Kafka topic of events. `tolerance`: microseconds an event may lie past its broker time.
+
+    `format`: "json", or "avro" or "protobuf" with a schema registry.
+    """
 
     name: str
     topic: str
@@ -58,6 +63,7 @@ class Source(msgspec.Struct, frozen=True):
     description: str = ""
     owner: str = ""
     tags: dict[str, str] = {}
+    format: Format = "json"
 
     def field(self, name: str) -> Field:
         """The field of that name (KeyError where there is none)."""
@@ -194,7 +200,7 @@ def hash_of(facts: Any) -> str:
     """16 hex digits over the canonical JSON of plain data: the state hash of a view.
 
     For a StreamView the facts are all that changes a value's meaning: codec version, the source's
-    topic, event time, tolerance, schema and withholding expectations, and the view's keys, where,
+    topic, format (but JSON), event time, tolerance, schema and withholding expectations, and the view's keys, where,
     derive and features. For a BatchView: keys, SQL, features. Never owner, tags or descriptions.
     """
     return hashlib.sha256(msgspec.json.encode(facts, order="deterministic")).hexdigest()[:16]
@@ -203,9 +209,10 @@ def hash_of(facts: Any) -> str:
 def stream_state_hash(view: StreamView, source: Source) -> str:
     """The state hash of a windowed view over its source (`view.state_hash` itself is not looked at)."""
     withholding = tuple(e for e in source.expectations if e.withholds)
+    form = () if source.format == "json" else (source.format,)
     return hash_of(
         [CODEC_VERSION, source.topic, source.event_time, source.tolerance, source.fields, withholding,
-         view.keys, view.where, view.derive, view.features]
+         view.keys, view.where, view.derive, view.features, *form]
     )  # fmt: skip
 
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import get_args
 
 from headwater.definitions.facts import SourceFacts
 from headwater.dtypes import _FEAST as FEAST_TYPES
 from headwater.dtypes import from_feast
 from headwater.errors import nearest
 from headwater.plans.expectations import compile_expectations
-from headwater.plans.plan import Field, Source
+from headwater.plans.plan import Field, Format, Source
 from headwater.plans.problems import Problems, repeated
 
+FORMATS: tuple[str, ...] = get_args(Format)
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
 
 
@@ -48,7 +50,15 @@ def compile_source(
         description=description,
         owner=owner,
         tags=dict(tags or {}),
+        format=_format(place, facts.format, problems),
     )
+
+
+def _format(place: str, name: object, problems: Problems) -> Format:
+    if name not in FORMATS:
+        problems.add(f"{place}, format", f"expected one of {', '.join(FORMATS)}, got {name!r}.")
+        return "json"
+    return name  # type: ignore[return-value]
 
 
 def _fields(place: str, schema: Mapping[str, str], problems: Problems) -> tuple[Field, ...]:
