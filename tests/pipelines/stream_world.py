@@ -19,14 +19,16 @@ from confluent_kafka.admin import AdminClient, NewTopic
 
 from headwater.events.admission import Admission
 from headwater.expressions.parse import parse
+from headwater.lake import Lake
 from headwater.online.connection import Connection
-from headwater.online.keys import entity_key, fill_key, position_key, row_prefix
+from headwater.online.keys import counter_key, entity_key, fill_key, position_key, row_prefix
 from headwater.online.plan_store import load_published, publish, scan_rows
 from headwater.online.published import Fill
 from headwater.online.topic_facts import topic_facts
 from headwater.plans.plan import Expectation, Plan, StreamView, stream_state_hash
 from headwater.rows.reader import ViewReader
 from pipelines.feeds import ViewFeed
+from pipelines.sink import LakeCaughtUp, Sink
 from pipelines.worker import CaughtUp, Worker, WorkerSettings
 from tests.history.log_factory import FIELDS, HOUR, SOURCE, make_feature, make_view
 from tests.history.naive import naive_answers, spec_of
@@ -44,9 +46,12 @@ FEATURES = (
 POSITIVE = ("quantity > 0", lambda e: None if e["quantity"] is None else e["quantity"] > 0)
 
 
-def view_of(name="spend", features=FEATURES, keys=("customer",), where: str | None = None) -> StreamView:
+def view_of(
+    name="spend", features=FEATURES, keys=("customer",), where: str | None = None, derive: dict[str, str] | None = None
+) -> StreamView:
     condition = parse(where, FIELDS, place="where") if where else None
-    return msgspec.structs.replace(make_view(*features, keys=keys, where=condition), name=name)
+    derived = [(column, parse(text, FIELDS, place=column)) for column, text in (derive or {}).items()]
+    return msgspec.structs.replace(make_view(*features, keys=keys, where=condition, derive=derived), name=name)
 
 
 def random_events(count: int, seed: int = 1, customers: int = 20) -> list[dict[str, Any]]:
@@ -130,7 +135,9 @@ def read_rows(connection: Connection, project: str, view: StreamView, fill: str)
     return {k[len(prefix) :]: connection.command("GET", k) for k in keys}
 
 
-def assert_values(view: StreamView, rows: dict[bytes, bytes], events: list[dict[str, Any]], where=None) -> None:
+def assert_values(
+    view: StreamView, rows: dict[bytes, bytes], events: list[dict[str, Any]], where=None, derive=None
+) -> None:
     """Every row equals the slow loop over all events, and every key that counts has one."""
     names = [k.name for k in view.keys]
     counted = [e for e in events if where is None or where(e) is True]
@@ -139,7 +146,7 @@ def assert_values(view: StreamView, rows: dict[bytes, bytes], events: list[dict[
     assert sorted(rows) == sorted(entity_key(k) for k in keys)
     read = ViewReader(view).read([rows[entity_key(k)] for k in keys], NOON + 2 * HOUR)
     questions = list(zip(keys, read.effective, strict=True))
-    expected = naive_answers(events, spec_of(view, "ts", where), questions)
+    expected = naive_answers(events, spec_of(view, "ts", where, derive), questions)
     found = [dict(zip(read.values, v, strict=True)) for v in zip(*read.values.values(), strict=True)]
     assert found == expected
 
@@ -243,8 +250,18 @@ class World:
         active = self.published().active[view]
         return read_rows(self.connection, self.project, active.definition, active.fill)
 
-    def assert_equal_to_the_slow_loop(self, view: str = "spend", where=None) -> None:
-        assert_values(self.published().active[view].definition, self.rows(view), self.sent, where)
+    def sink(self, lake: Lake) -> None:
+        """One sink in this process, until the lake holds all that is in the topic now."""
+        caught_up = LakeCaughtUp(self.kafka, lake, [self.topic])
+        Sink(self.redis_url, self.kafka, lake, self.project).run(until=caught_up)
+
+    def counters(self, view: str = "spend") -> dict[str, int]:
+        fill = self.published().active[view].fill
+        pairs = self.connection.command("HGETALL", counter_key(self.project, view, fill))
+        return {pairs[i].decode(): int(pairs[i + 1]) for i in range(0, len(pairs), 2)}
+
+    def assert_equal_to_the_slow_loop(self, view: str = "spend", where=None, derive=None) -> None:
+        assert_values(self.published().active[view].definition, self.rows(view), self.sent, where, derive)
 
 
 def produce(producer: Producer, topic: str, events: Iterable[Any], partition: int | None, partitions: int):

@@ -14,7 +14,6 @@ from headwater.errors import TopicChanged
 from headwater.lake import Lake
 from headwater.online.plan_store import all_positions, load_fill
 from pipelines.backfill import backfill
-from pipelines.sink import LakeCaughtUp, Sink
 from tests.pipelines.stream_world import World, produce, random_events
 
 pytestmark = [pytest.mark.kafka, pytest.mark.redis]
@@ -23,11 +22,6 @@ pytestmark = [pytest.mark.kafka, pytest.mark.redis]
 @pytest.fixture
 def world(redis_url: str, kafka: str) -> World:
     return World(redis_url, kafka)
-
-
-def sink(world: World, lake: Lake) -> None:
-    caught_up = LakeCaughtUp(world.kafka, lake, [world.topic])
-    Sink(world.redis_url, world.kafka, lake, world.project).run(until=caught_up)
 
 
 def cut_log(world: World, partition: int, before: int) -> None:
@@ -90,7 +84,7 @@ def test_after_apply_and_backfill_a_recreated_topic_is_read_from_its_start(world
     world.produce(random_events(80, seed=3))
     assert world.publish().filling == ["spend"]
     lake = Lake(str(tmp_path / "lake"))
-    sink(world, lake)
+    world.sink(lake)
     [filled] = backfill(lake, world.connection, world.kafka, world.project, ["spend"])
     assert filled.active
     world.produce(random_events(80, seed=4))
@@ -116,7 +110,7 @@ def test_what_retention_took_unread_puts_the_view_back_to_filling_and_backfill_m
     world.catch_up()
     world.produce(random_events(200, seed=2))
     lake = Lake(str(tmp_path / "lake"))
-    sink(world, lake)
+    world.sink(lake)
     cut_log(world, 1, 80)
     old = world.published().active["spend"].fill
     with caplog.at_level(logging.WARNING, "headwater.stream"):
