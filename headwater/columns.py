@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headwater.dtypes import Dtype, numpy_dtype
+from headwater.dtypes import Dtype, element_of, is_list, numpy_dtype
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -19,10 +19,10 @@ _FILL: dict[str, Any] = {"int64": 0, "timestamp": 0, "float64": 0.0, "bool": Fal
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """`values` has the dtype of `numpy_dtype(dtype)`; where `valid` is False the value is null.
+    """`values` has the dtype of `numpy_dtype(dtype)` (lists are Python's); where `valid` is False the value is null.
 
     `valid` is None where nothing is null. A null's place in `values` holds a harmless filler
-    (0, 0.0, False, "" or b""), so that arithmetic over it never fails. Doubles are finite and
+    (0, 0.0, False, "", b"" or []), so that arithmetic over it never fails. Doubles are finite and
     never -0.0; timestamps are int64 microseconds since the epoch.
     """
 
@@ -53,7 +53,7 @@ class Column:
         """A column of Python values (None for null; doubles are normalised; timestamps are int microseconds)."""
         items = list(items)
         valid = np.fromiter((x is not None for x in items), np.bool_, len(items))
-        fill = _FILL[dtype]
+        fill = _fill(dtype)
         if valid.all():
             return normalised(cls(dtype, _array(items, dtype)))
         return normalised(cls(dtype, _array([fill if x is None else x for x in items], dtype), valid))
@@ -61,7 +61,7 @@ class Column:
     @classmethod
     def nulls(cls, dtype: Dtype, length: int) -> Column:
         """A column of nothing but nulls."""
-        return cls(dtype, _array([_FILL[dtype]] * length, dtype), np.zeros(length, np.bool_))
+        return cls(dtype, _array([_fill(dtype)] * length, dtype), np.zeros(length, np.bool_))
 
     @classmethod
     def from_arrow(cls, dtype: Dtype, array: pa.Array | pa.ChunkedArray) -> Column:
@@ -77,6 +77,8 @@ class Column:
         if array.type != wanted:
             array = _as_arrow(array, wanted)
         valid = None if array.null_count == 0 else array.is_valid().to_numpy(zero_copy_only=False)
+        if is_list(dtype):
+            return cls(dtype, _array(_lists(array, dtype), dtype), valid)
         if dtype == "timestamp":
             array = array.cast(pa.int64())
         if valid is not None:
@@ -109,8 +111,24 @@ def normalised(column: Column) -> Column:
     return Column("float64", np.where(valid, column.values, 0.0) + 0.0, valid)
 
 
+def _fill(dtype: str) -> Any:
+    return [] if is_list(dtype) else _FILL[dtype]
+
+
+def _lists(array: Any, dtype: str) -> list[list[Any]]:
+    """Python lists of an Arrow array of lists, [] for null; timestamps as int microseconds."""
+    import pyarrow as pa
+
+    if element_of(dtype) == "timestamp":
+        array = array.cast(pa.list_(pa.int64()))
+    return [[] if items is None else items for items in array.to_pylist()]
+
+
 def _array(items: list[Any], dtype: str) -> NDArray[Any]:
     kind = numpy_dtype(dtype)
+    if is_list(dtype):
+        # Assigning lists to a slice would make numpy look into them.
+        return np.fromiter(items, object, len(items))
     if kind.kind != "O":
         return np.array(items, kind)
     out = np.empty(len(items), object)

@@ -2,7 +2,7 @@
 
 Everything is normalised to 64 bits at the border, so inside there are only these names:
 "int64", "float64", "string", "bool", "timestamp" (int64 microseconds since the epoch, UTC)
-and "bytes".
+and "bytes"; of features also lists of one of these ("list[int64]").
 """
 
 from __future__ import annotations
@@ -14,8 +14,13 @@ import numpy as np
 if TYPE_CHECKING:
     import pyarrow as pa
 
-Dtype = Literal["int64", "float64", "string", "bool", "timestamp", "bytes"]
+Dtype = Literal[
+    "int64", "float64", "string", "bool", "timestamp", "bytes",
+    "list[int64]", "list[float64]", "list[string]", "list[bool]", "list[timestamp]", "list[bytes]",
+]  # fmt: skip
 DTYPES: tuple[str, ...] = get_args(Dtype)
+SCALARS = DTYPES[:6]
+"""Types of one value: what a column of an event may be."""
 NUMERIC: tuple[str, ...] = ("int64", "float64")
 FIXED: tuple[str, ...] = ("int64", "float64", "bool", "timestamp")
 """Types whose value fills one 8-byte slot; the others lie in a row's tail."""
@@ -27,16 +32,32 @@ _FEAST = {
 
 
 def from_feast(feast_type: Any) -> Dtype | None:
-    """Our name of a Feast type (`feast.types.Int64`), None where we have none. Does not import Feast."""
+    """Our name of a Feast type of one value (`feast.types.Int64`), None where we have none. Does not import Feast."""
     return _FEAST.get(str(feast_type))  # type: ignore[return-value]
 
 
 def feast_name(dtype: str) -> str:
-    """The name in `feast.types` of one of our types, its widest form."""
-    return {
+    """The name of one of our types in Feast, its widest form: "Int64", "Array(Int64)"."""
+    names = {
         "int64": "Int64", "float64": "Float64", "string": "String",
         "bool": "Bool", "timestamp": "UnixTimestamp", "bytes": "Bytes",
-    }[dtype]  # fmt: skip
+    }  # fmt: skip
+    return f"Array({names[element_of(dtype)]})" if is_list(dtype) else names[dtype]
+
+
+def is_list(dtype: str) -> bool:
+    """Whether a value of the type is a list."""
+    return dtype.startswith("list[")
+
+
+def element_of(dtype: str) -> Dtype:
+    """The type of a list's values; of another type itself."""
+    return dtype[5:-1] if is_list(dtype) else dtype  # type: ignore[return-value]
+
+
+def list_of(dtype: Dtype) -> Dtype:
+    """The type of lists of a type's values."""
+    return f"list[{dtype}]"  # type: ignore[return-value]
 
 
 def numpy_dtype(dtype: str) -> np.dtype[Any]:
@@ -49,6 +70,8 @@ def arrow_type(dtype: str) -> pa.DataType:
     """The Arrow type in the lake and in results; timestamps are microseconds with zone UTC."""
     import pyarrow as pa
 
+    if is_list(dtype):
+        return pa.list_(arrow_type(element_of(dtype)))
     return {
         "int64": pa.int64(), "float64": pa.float64(), "string": pa.string(), "bool": pa.bool_(),
         "timestamp": pa.timestamp("us", "UTC"), "bytes": pa.binary(),

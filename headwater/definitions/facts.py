@@ -27,6 +27,7 @@ class OperatorFacts(msgspec.Struct, frozen=True, omit_defaults=True):
     name: Any = None
     hop: Any = None
     scale: Any = None
+    n: Any = None
 
 
 class ExpectationFacts(msgspec.Struct, frozen=True, omit_defaults=True):

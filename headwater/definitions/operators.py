@@ -44,6 +44,7 @@ class Operator:
             name=self.name,
             hop=self.hop,
             scale=getattr(self, "scale", None),
+            n=getattr(self, "n", None),
         )
 
 

@@ -175,9 +175,16 @@ class SnapshotSource(_OwnSource):
 
 def value_type_of(name: str) -> ValueType:
     """Feast's ValueType for the name of one of its types, such as "Int64"."""
+    return feast_type(name).to_value_type()
+
+
+def feast_type(name: str) -> Any:
+    """Feast's type of its name, such as "Int64" or "Array(Int64)"; String where it has none of that name."""
     import feast.types
 
-    return getattr(feast.types, name).to_value_type()
+    if name.startswith("Array("):
+        return feast.types.Array(feast_type(name[6:-1]))
+    return getattr(feast.types, name, feast.types.String)
 
 
 def type_names(schema: Mapping[str, Any] | Sequence[Any]) -> dict[str, str]:

@@ -13,13 +13,12 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Self, TypeVar
 
-import feast.types
 from feast import Entity, FeatureView, Field, StreamFeatureView
 
 from headwater.definitions.expectations import expectation_facts
 from headwater.definitions.facts import FACTS, BatchFacts, StreamFacts, encode_facts, facts_of
 from headwater.definitions.operators import operator_facts
-from headwater.definitions.sources import SnapshotSource, StreamSource, type_names
+from headwater.definitions.sources import SnapshotSource, StreamSource, feast_type, type_names
 from headwater.dtypes import feast_name
 from headwater.durations import format_duration, parse_duration
 from headwater.errors import DefinitionError
@@ -160,7 +159,7 @@ class BatchView(FeatureView):  # type: ignore[misc]
             name=name,
             source=SnapshotSource.of(name),
             entities=keyed,
-            schema=[Field(name=n, dtype=_feast_type(t)) for n, t in (named or {}).items()],
+            schema=[Field(name=n, dtype=feast_type(t)) for n, t in (named or {}).items()],
             ttl=_timedelta(facts.ttl),
             description=description,
             owner=owner,
@@ -211,11 +210,7 @@ def _stream_schema(name: str, facts: StreamFacts, entities: list[Entity], source
 
 
 def _field(field: plan.Field) -> Field:
-    return Field(name=field.name, dtype=getattr(feast.types, feast_name(field.dtype)))
-
-
-def _feast_type(name: str) -> Any:
-    return getattr(feast.types, name, feast.types.String)
+    return Field(name=field.name, dtype=feast_type(feast_name(field.dtype)))
 
 
 def _timedelta(ttl: Any) -> timedelta:

@@ -70,8 +70,11 @@ class Source(msgspec.Struct, frozen=True):
         return {f.name: f for f in self.fields}[name]
 
 
-class Feature(msgspec.Struct, frozen=True):
-    """One windowed aggregate. `window` and `hop` are microseconds, both None for the lifetime window."""
+class Feature(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One windowed aggregate. `window` and `hop` are microseconds, both None for the lifetime window.
+
+    `n`: how many values last_n gives.
+    """
 
     name: str
     function: str
@@ -82,6 +85,7 @@ class Feature(msgspec.Struct, frozen=True):
     where: Expr | None
     scale: int
     dtype: Dtype
+    n: int | None = None
 
 
 class Derived(msgspec.Struct, frozen=True):
