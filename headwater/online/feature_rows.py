@@ -35,11 +35,16 @@ class Shape:
         self.full_names = [f"{c.view}__{c.feature}" for c in columns]
         self.short_names = [c.feature for c in columns]
         self.times = [i for i, c in enumerate(columns) if c.dtype == "timestamp"]
+        self._distinct = {full: self._are_distinct(full) for full in (True, False)}
+
+    def _are_distinct(self, full: bool) -> bool:
+        names = self.full_names if full else self.short_names
+        return len(set(names)) == len(names) and self.key_dtypes.keys().isdisjoint(names)
 
     def names(self, full: bool) -> list[str]:
         """VIEW__FEATURE, or FEATURE alone. Raises UsageError where two columns would have the same name."""
         names = self.full_names if full else self.short_names
-        if len(set(names)) == len(names) and self.key_dtypes.keys().isdisjoint(names):
+        if self._distinct[full]:
             return names
         seen = dict.fromkeys(self.key_dtypes, "a join key")
         for name, c in zip(names, self.columns, strict=True):

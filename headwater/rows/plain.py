@@ -23,7 +23,8 @@ A null's slot is 0 and it has nothing in the tail, so equal values give equal by
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -84,9 +85,12 @@ class PlainReader:
         bitmap = -(-len(slots) // 64)
         first = _HEADER + bitmap
         self._struct = struct.Struct("<QQQq" + "Q" * bitmap + "".join(_FORMATS[f.dtype] for f in view.features))
-        self._bitmap = range(_HEADER, first)
+        self._bitmap = slice(_HEADER, first)
+        self._slots = first + len(slots)
+        self._names = wanted
         picks = [(name, slots.index(name)) for name in wanted]
         self._picks = [(name, first + i, view.features[i].dtype) for name, i in picks]
+        self._pick = _picker([at for _, at, _ in self._picks])
         self._bits = [(_HEADER + i // 64, i % 64) for _, i in picks]
         self._bit_words = np.array([w for w, _ in self._bits], np.intp)
         self._bit_shifts = np.array([b for _, b in self._bits], np.uint64)
@@ -120,20 +124,18 @@ class PlainReader:
         for row, field in zip(present, fields, strict=True):
             if field[1] & 0xFFFFFFFF != self._mark or len(row) != size + (field[1] >> 32):
                 raise self._damaged("its header or its length is not what this version writes")
-        slots = list(map(list, zip(*fields, strict=True)))
-        values = (
-            {name: slots[at] for name, at, _ in self._picks} if fields else {name: [] for name, _, _ in self._picks}
-        )
+        columns = list(map(list, zip(*fields, strict=True))) or [[] for _ in range(self._slots)]
+        values = dict(zip(self._names, self._pick(columns), strict=True))
         for name, kind in self._special:
             values[name] = self._tail_or_bool(present, values[name], kind)
         newest = [None if row is None else field[3] for row, field in zip(rows, fields, strict=True)]
-        status = [self._status(t, q) for t, q in zip(newest, times, strict=True)]
         effective = [q if t is None or t < q else t + 1 for t, q in zip(newest, times, strict=True)]
+        status = [self._status(t, q) for t, q in zip(newest, times, strict=True)]
         for r, field in enumerate(fields):
             if status[r] != "PRESENT":
                 for column in values.values():
                     column[r] = None
-            elif any(field[w] for w in self._bitmap):
+            elif any(field[self._bitmap]):
                 for (name, _, _), (word, bit) in zip(self._picks, self._bits, strict=True):
                     if field[word] >> bit & 1:
                         values[name][r] = None
@@ -224,6 +226,13 @@ class PlainReader:
             f"A row of feature view '{self._view.name}' cannot be read: {why}. "
             f"Write it again with: headwater materialize {self._view.name}"
         )
+
+
+def _picker(numbers: list[int]) -> Callable[[list[Any]], Sequence[Any]]:
+    """A function that gives the items at these places: itemgetter, which gives one item alone where it has one."""
+    if len(numbers) > 1:
+        return itemgetter(*numbers)
+    return lambda items: [items[n] for n in numbers]
 
 
 def _column_of(view: BatchView, columns: Mapping[str, Column], name: str, dtype: str) -> Column:
