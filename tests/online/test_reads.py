@@ -11,6 +11,7 @@ from headwater.columns import Column
 from headwater.durations import DAY, HOUR
 from headwater.errors import Unavailable, UnknownName, Unreachable, UsageError
 from headwater.online.connection import Connection
+from headwater.online.feature_rows import FeatureColumn, Shape
 from headwater.online.keys import entity_key, fill_key, plan_id_key, plan_key, row_prefix
 from headwater.online.plain_writes import write_plain_rows
 from headwater.online.published import Active
@@ -187,9 +188,11 @@ def test_features_of_one_name_need_their_full_names(client):
     entities = {"customer_id": [1], "country": ["France"]}
     rows = client.get(["spend:count_1h", "demand"], entities=entities, as_of=NOON)
     assert rows.to_dict(False)["count"] == [2]
-    rows.shape.short_names[:] = ["count", "count"]
-    with pytest.raises(UsageError, match="spend:count_1h and demand:count"):
-        rows.to_dict(False)
+    columns = [FeatureColumn("spend", "count", "int64"), FeatureColumn("demand", "count", "int64")]
+    with pytest.raises(UsageError, match="'count': spend:count and demand:count"):
+        Shape(columns, {"customer_id": "int64"}).names(False)
+    with pytest.raises(UsageError, match="'count': a join key and spend:count"):
+        Shape(columns[:1], {"count": "int64"}).names(False)
 
 
 def test_a_view_without_a_complete_fill_is_unavailable(client):
