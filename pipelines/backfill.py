@@ -103,6 +103,12 @@ class _Backfill:
             )
         self._lock = b"hw:lock:" + fill_key(self.project, self.view.name, fill.id)
         self._take_lock()
+        try:
+            return self._filled(fill, facts, progress)
+        finally:
+            self._let_go()
+
+    def _filled(self, fill: Fill, facts: TopicFacts, progress: Callable[[str, int], None]) -> Filled:
         table, positions = self._snapshot(fill, facts)
         # Reading may take longer than the lease.
         self._take_lock()
@@ -171,6 +177,11 @@ class _Backfill:
             f"View {self.view.name!r} is being filled by another backfill (or one was killed less than "
             f"{LEASE_MS // 1000} s ago). Try again in a moment."
         )
+
+    def _let_go(self) -> None:
+        """Whatever went wrong, the next attempt need not wait for the lease."""
+        if self.connection.connected:
+            scripts.release.run(self.connection, [self._lock], [self._token])
 
     def _write(self, fill: Fill, rows: Sequence[FoldedRow]) -> None:
         prefix = row_prefix(self.project, self.view.name, self.view.state_hash, fill.id)

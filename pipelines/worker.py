@@ -20,8 +20,9 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from headwater.errors import HeadwaterError, KafkaUnreachable, TopicChanged, Unreachable
+from headwater.errors import HeadwaterError, KafkaUnreachable, RegistryUnreachable, TopicChanged, Unreachable
 from headwater.events.admission import DEAD_LETTER, Admission
+from headwater.events.schemas import Schemas
 from headwater.online.connection import Connection, readiness_warnings
 from headwater.online.freshness import FreshnessWriter
 from headwater.online.keys import plan_id_key, probe_key
@@ -33,7 +34,7 @@ from pipelines.dead_letters import DeadLetters
 from pipelines.feeds import PositionsLost, Refused, ViewFeed
 from pipelines.lag_alarms import LagAlarms
 from pipelines.micro_batches import BeforeLogStart, MicroBatches, Place, TopicBatch
-from pipelines.outages import Outages
+from pipelines.outages import SCHEMA_REGISTRY, Outages
 from pipelines.topic_watch import TopicWatch
 
 _log = logging.getLogger("headwater.stream")
@@ -63,7 +64,12 @@ class Worker:
     """One worker of a project's group. `run` returns when `stop` was called, or when it has caught up."""
 
     def __init__(
-        self, redis_url: str, kafka: Mapping[str, str], project: str, settings: WorkerSettings | None = None
+        self,
+        redis_url: str,
+        kafka: Mapping[str, str],
+        project: str,
+        settings: WorkerSettings | None = None,
+        schema_registry: Mapping[str, str] | None = None,
     ) -> None:
         self.settings = settings or WorkerSettings()
         self.project, self.kafka, self._redis_url = project, dict(kafka), redis_url
@@ -74,6 +80,7 @@ class Worker:
         self._sources: dict[str, _Source] = {}
         self._batches: MicroBatches | None = None
         self._dead_letters: DeadLetters | None = None
+        self._schemas = Schemas(schema_registry)
         self._freshness = FreshnessWriter(project)
         self._watch = TopicWatch(self.kafka)
         self._outages = Outages(_log)
@@ -140,11 +147,23 @@ class Worker:
         except TopicChanged as changed:
             self._verify_topics(self._plan, self._sources)
             raise Unreachable(f"Kafka does not know a topic that exists: {changed}") from changed
-        for topic, batch in polled.items():
-            self._apply(self._sources[topic], batch)
+        waiting = self._apply_all(polled)
         if not polled:
             self._advance_idle()
         self._commit()
+        if waiting is not None:
+            raise waiting
+
+    def _apply_all(self, polled: Mapping[str, TopicBatch]) -> RegistryUnreachable | None:
+        """Apply each topic's batch; one that waits for a schema does not keep the others."""
+        waiting = None
+        for topic, batch in polled.items():
+            try:
+                self._apply(self._sources[topic], batch)
+            except RegistryUnreachable as error:
+                waiting = error
+        self._outages.back(SCHEMA_REGISTRY, self._schemas.answered)
+        return waiting
 
     def _apply(self, source: _Source, batch: TopicBatch) -> None:
         self._warn_of_lag(source, batch)
@@ -247,7 +266,7 @@ class Worker:
                     f"'headwater backfill {view.name}' has filled the new ones."
                 )
             else:
-                mine = found.setdefault(source.topic, _Source(source.topic, Admission(source)))
+                mine = found.setdefault(source.topic, _Source(source.topic, Admission(source, self._schemas)))
                 mine.feeds.append(ViewFeed(self.connection, self.project, view, fill))
         self._verify_topics(plan, found)
         return found
@@ -325,7 +344,8 @@ class Worker:
     def _lost(self, view: str, fill_id: str, reason: str) -> None:
         """A fill cannot go on: the view goes back to filling from the lake (stream.md, 5 and 6)."""
         refill(self.connection, self.kafka, self.project, view, instead_of=fill_id)
-        self._say_once(f"View {view!r}: {reason}. Fill it from the lake with 'headwater backfill {view}'.")
+        text = f"View {view!r}: {reason}. Fill it from the lake with 'headwater backfill {view}'."
+        self._say_once(text, about=fill_id)
 
     def _try_switch(self, feed: ViewFeed) -> None:
         filling = self._plan.filling.get(feed.view.name) if self._plan else None
@@ -369,6 +389,8 @@ class Worker:
             self._outages.away("Redis", str(error))
         elif isinstance(error, KafkaUnreachable):
             self._outages.away("Kafka", str(error))
+        elif isinstance(error, RegistryUnreachable):
+            self._outages.away(SCHEMA_REGISTRY, str(error))
         elif "Kafka" not in self._outages:
             self._say_once(f"{error} Waiting for it.")
 
@@ -380,9 +402,10 @@ class Worker:
         else:
             self._batches.held = True
 
-    def _say_once(self, text: str) -> None:
-        if text not in self._said:
-            self._said.add(text)
+    def _say_once(self, text: str, *, about: str | None = None) -> None:
+        """Say a text, or any about one thing, once until Redis was away."""
+        if (about or text) not in self._said:
+            self._said.add(about or text)
             _log.warning("%s", text)
 
 

@@ -71,6 +71,12 @@ redis.call('DEL', KEYS[1])
 return 'OK'
 """
 
+RELEASE = b"""
+-- KEYS: a lock. ARGV: token. Lets go of the lock where it is still this token's.
+if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
+return 'OK'
+"""
+
 PUBLISH = b"""
 -- KEYS: plan id, plan, then keys to set. ARGV: expected plan id or ''; new id; new plan; n; n values;
 -- then pairs of (new position key, old position key) that must not be behind, as further KEYS.
@@ -118,4 +124,4 @@ class Script:
 
 
 write_rows, begin, publish = Script(WRITE_ROWS), Script(BEGIN), Script(PUBLISH)
-fill_rows, place = Script(FILL_ROWS), Script(PLACE)
+fill_rows, place, release = Script(FILL_ROWS), Script(PLACE), Script(RELEASE)
