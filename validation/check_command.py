@@ -5,26 +5,35 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
-import numpy as np
-import pyarrow as pa
-
-from headwater.errors import HeadwaterError, Unreachable, UsageError, nearest
-from headwater.events.select import source_columns
+from headwater.errors import HeadwaterError, LakeDamaged, TopicChanged, UsageError, nearest
 from headwater.lake.lake import Lake
 from headwater.online.connection import Connection
-from headwater.online.expiry import expiry_of
 from headwater.online.keys import row_prefix
-from headwater.online.plan_store import all_positions, load_fill, load_published, scan_rows, source_of
-from headwater.online.published import PublishedPlan
-from headwater.online.topic_facts import topic_facts
-from headwater.plans.plan import BatchView, Source, StreamView
+from headwater.online.plan_store import began_at, load_fill, load_published, source_of
+from headwater.online.published import Active, Fill, PublishedPlan
+from headwater.plans.plan import BatchView, Source, StreamView, View
 from headwater.receipts.results import ViewCheck
 from headwater.repository import Repository
-from validation.consistency import Kept, Served, check_view
+from validation.consistency import Findings, examine
+from validation.lake_side import LakeSide
+from validation.losses import Difference
+from validation.online_side import newest_applied, read_rows, read_served
 from validation.snapshot_consistency import check_snapshots
+from validation.uncheckable import uncheckable
 
-_BATCH = 1000
+_LOOK_AGAIN = 1.0
+_SWITCHES = 5
+
+
+@dataclass(frozen=True)
+class CheckRun:
+    """What a run found. `problem`: why a table of the lake could not be read, or the results not be kept."""
+
+    results: list[ViewCheck]
+    problem: HeadwaterError | None
+    notes: tuple[str, ...] = ()
 
 
 def run_check(
@@ -32,31 +41,60 @@ def run_check(
     views: Sequence[str],
     *,
     sample: int | None = None,
+    accept_gaps: bool = False,
     progress: Callable[[str], None] = lambda view: None,
-) -> list[ViewCheck]:
-    """Check views (all that are active where none is named) and keep the results in the lake.
+) -> CheckRun:
+    """Check views (all of the plan where none is named) and keep the results in the lake.
 
-    `sample`: how many receipts to draw a view, at random; None: every row's.
+    `sample`: how many receipts to draw a view, at random; None: every row's. `accept_gaps`: the gaps of the
+    views' topics are known, and named no more.
 
     Raises:
         UsageError: a view that the published plan does not have.
         HeadwaterError: no plan is published.
-        Unreachable: Redis does not answer.
+        Unreachable: Redis or the lake's object store does not answer.
     """
     lake = Lake(repository.lake)
     with Connection(repository.need_redis()) as connection:
-        published = load_published(connection, repository.project)
-        if published is None:
-            raise HeadwaterError(
-                f"Project {repository.project!r} has no plan in Redis. Publish one with 'headwater apply'."
-            )
+        published = _published(connection, repository.project)
+        names = _chosen(published, views)
+        if accept_gaps:
+            _accept_gaps(lake, published, names)
+        run = _Run(repository, lake, connection, sample)
         results = []
-        for name in _chosen(published, views):
+        for name in names:
             progress(name)
-            results.append(_check(repository, lake, connection, published, name, sample))
-    if results:
-        lake.append_checks(results)
-    return results
+            if (result := run.check(name)) is not None:
+                results.append(result)
+    try:
+        lake.append_checks([r for r in results if r.view in run.checked])
+    except LakeDamaged as error:
+        run.problem = run.problem or error
+    return CheckRun(results, run.problem, run.notes())
+
+
+def find_differences(repository: Repository, lake: Lake, connection: Connection, view: str) -> Findings | None:
+    """Every difference of a windowed view, for repair; None where nothing of it is served.
+
+    Raises:
+        LakeDamaged, TopicChanged: the lake cannot be compared with the rows.
+    """
+    run = _Run(repository, lake, connection, None)
+    published = _published(connection, repository.project)
+    active = published.active.get(view)
+    if active is None or not isinstance(active.definition, StreamView):
+        return None
+    fill, source = load_fill(connection, repository.project, view, active.fill), source_of(published, active.definition)
+    if fill is None or source is None:
+        return None
+    return run.examine(active.definition, source, fill)
+
+
+def _published(connection: Connection, project: str) -> PublishedPlan:
+    published = load_published(connection, project)
+    if published is None:
+        raise HeadwaterError(f"Project {project!r} has no plan in Redis. Publish one with 'headwater apply'.")
+    return published
 
 
 def _chosen(published: PublishedPlan, views: Sequence[str]) -> list[str]:
@@ -64,92 +102,117 @@ def _chosen(published: PublishedPlan, views: Sequence[str]) -> list[str]:
     for name in views:
         if name not in known:
             raise UsageError(f"No view {name!r} to check. {nearest(name, known)}")
-        if name not in published.active:
-            raise UsageError(
-                f"View {name!r} is not filled yet, so nothing of it is served. Fill it with 'headwater backfill'."
-            )
-    return list(dict.fromkeys(views)) or [n for n in known if n in published.active]
+    return list(dict.fromkeys(views)) or known
 
 
-def _check(
-    repository: Repository,
-    lake: Lake,
-    connection: Connection,
-    published: PublishedPlan,
-    name: str,
-    sample: int | None,
-) -> ViewCheck:
-    active = published.active[name]
-    view, now = active.definition, time.time_ns() // 1000
-    prefix = row_prefix(repository.project, view.name, view.state_hash, active.fill)
-    if isinstance(view, BatchView):
-        rows = _rows(connection, prefix)
-        return check_snapshots(view, lake.read_view(view), rows, drawn=_drawn(rows, sample), now=now)
-    fill = load_fill(connection, repository.project, view.name, active.fill)
-    # Positions before rows, rows before the lake: see consistency.py.
-    positions = all_positions(connection, repository.project, fill) if fill is not None else {}
-    rows = _rows(connection, prefix)
-    again = load_published(connection, repository.project)
-    if again is not None and name in again.active and again.active[name].fill != active.fill:
-        # The view was switched while its rows were read, and the old rows are going.
-        return _check(repository, lake, connection, again, name, sample)
-    if fill is None:
-        raise HeadwaterError(f"View {view.name!r}: its fill's record is gone from Redis. Run 'headwater apply'.")
-    source = source_of(published, view)
-    if source is None:
-        raise HeadwaterError(
-            f"View {view.name!r}: the source of its rows was changed, so they cannot be computed again. "
-            f"Fill the new ones with 'headwater backfill {view.name}'."
+def _accept_gaps(lake: Lake, published: PublishedPlan, names: Sequence[str]) -> None:
+    views = [v for v in published.plan.stream_views() if v.name in names]
+    for topic in {published.plan.source(v.source).topic for v in views}:
+        lake.accept_gaps(topic)
+
+
+class _Run:
+    """One run: all views, and what is remembered from one to the next."""
+
+    def __init__(self, repository: Repository, lake: Lake, connection: Connection, sample: int | None) -> None:
+        self.repository, self.lake, self.connection, self.sample = repository, lake, connection, sample
+        self.project = repository.project
+        self.lake_side = LakeSide(repository, lake)
+        self.checked: set[str] = set()
+        self.problem: HeadwaterError | None = None
+
+    def notes(self) -> tuple[str, ...]:
+        """What holds for all results."""
+        if self.lake_side.kafka_away is None:
+            return ()
+        return (
+            f"Kafka was not asked ({self.lake_side.kafka_away}): whether positions and events lie past a topic's end "
+            "is not known.",
         )
-    kept = _kept(repository, lake, view, source)
-    return check_view(
-        view, source, Served(positions, rows, expiry_of(view, fill)), kept,
-        drawn=_drawn(rows, sample), now=now,
-    )  # fmt: skip
+
+    def check(self, name: str) -> ViewCheck | None:
+        """The result of one view; None for one that was removed meanwhile."""
+        for _ in range(_SWITCHES):
+            published = load_published(self.connection, self.project)
+            if published is None or not any(v.name == name for v in published.plan.views):
+                return None
+            active = published.active.get(name)
+            if active is None:
+                return _filling(name)
+            self.checked.add(name)
+            result = self._check(published, active)
+            # A fill that was switched or removed while its rows were read has lost some of them by now.
+            again = load_published(self.connection, self.project)
+            if again is not None and (now := again.active.get(name)) is not None and now.fill == active.fill:
+                return result
+        return result
+
+    def examine(self, view: StreamView, source: Source, fill: Fill) -> Findings:
+        """Both sides of a windowed view read, in the order that matters, and compared."""
+        served = read_served(self.connection, self.project, view, fill)
+        kept = self.lake_side.read(view, source, fill.topic_id, newest_applied(served.rows))
+        return examine(view, source, served, kept, drawn=self._drawn(list(served.rows)), now=_now())
+
+    def _check(self, published: PublishedPlan, active: Active) -> ViewCheck:
+        view = active.definition
+        try:
+            if isinstance(view, BatchView):
+                return self._check_snapshots(view, active.fill)
+            return self._check_windows(published, view, active.fill)
+        except (LakeDamaged, TopicChanged) as error:
+            self.problem = self.problem or error
+            rows = self._rows(view, active.fill)
+            likely = "the lake's table cannot be read, so no row can be replayed"
+            if isinstance(error, TopicChanged):
+                likely = "the lake holds another topic's events, so no row can be replayed"
+            return uncheckable(view, rows, Difference("missing in lake", likely, "", str(error), ""), _now())
+
+    def _check_windows(self, published: PublishedPlan, view: StreamView, fill_id: str) -> ViewCheck:
+        fill = load_fill(self.connection, self.project, view.name, fill_id)
+        if fill is None:
+            lost = Difference(
+                "missing online", "Redis lost the record of the view's rows, so none of them is served or fed",
+                action=f"headwater apply, then headwater backfill {view.name}",
+            )  # fmt: skip
+            return uncheckable(view, {}, lost, _now())
+        source = source_of(published, view)
+        if source is None:
+            changed = Difference(
+                "definition changed", "the source of these rows was changed, so they cannot be computed again",
+                "it is served by the earlier definition", "", f"headwater backfill {view.name}",
+            )  # fmt: skip
+            return uncheckable(view, self._rows(view, fill_id), changed, _now())
+        return self.examine(view, source, fill).result
+
+    def _check_snapshots(self, view: BatchView, fill: str) -> ViewCheck:
+        """Looks again while there is less to find: a run of `materialize` writes the lake first, then Redis."""
+        result = self._check_snapshots_once(view, fill)
+        while result.defects:
+            time.sleep(_LOOK_AGAIN)
+            again = self._check_snapshots_once(view, fill)
+            if again.defects >= result.defects:
+                return again
+            result = again
+        return result
+
+    def _check_snapshots_once(self, view: BatchView, fill: str) -> ViewCheck:
+        rows = self._rows(view, fill)
+        return check_snapshots(
+            view, self.lake.read_view_definitions(view), rows,
+            drawn=self._drawn(list(rows)), now=_now(), began=began_at(fill),
+        )  # fmt: skip
+
+    def _rows(self, view: View, fill: str) -> dict[bytes, bytes]:
+        return read_rows(self.connection, row_prefix(self.project, view.name, view.state_hash, fill))
+
+    def _drawn(self, keys: list[bytes]) -> list[bytes] | None:
+        return None if self.sample is None or self.sample >= len(keys) else random.sample(keys, self.sample)
 
 
-def _rows(connection: Connection, prefix: bytes) -> dict[bytes, bytes]:
-    """All rows of a fill, by entity key."""
-    found: dict[bytes, bytes] = {}
-    for keys in scan_rows(connection, prefix):
-        for i in range(0, len(keys), _BATCH):
-            some = keys[i : i + _BATCH]
-            for key, row in zip(some, connection.command("MGET", *some), strict=True):
-                if row is not None:
-                    found[key[len(prefix) :]] = row
-    return found
+def _filling(name: str) -> ViewCheck:
+    note = f"nothing of it is served yet, so there is nothing to compare: fill it with 'headwater backfill {name}'."
+    return ViewCheck(name, _now(), 0, 0, 0, 0, {}, (), 0, (note,))
 
 
-def _drawn(rows: dict[bytes, bytes], sample: int | None) -> list[bytes] | None:
-    if sample is None or sample >= len(rows):
-        return None
-    return random.sample(list(rows), sample)
-
-
-def _kept(repository: Repository, lake: Lake, view: StreamView, source: Source) -> Kept:
-    columns = sorted({*source_columns(view), source.event_time})
-    snapshot = lake.events(source.topic)
-    if snapshot is None:
-        empty = np.empty(0, np.int64)
-        return Kept(lake.read_events(source, columns=columns), {}, (empty, empty), [], _ends(repository, source.topic))
-    missing = snapshot.missing()
-    files = [f for f in snapshot.files if f not in set(missing)]
-    table = snapshot.read(source, columns=columns, files=files)
-    places = snapshot.read_places(files)
-    arrays = [
-        places[n].combine_chunks().cast(pa.int64()).to_numpy(zero_copy_only=False) for n in ("_partition", "_offset")
-    ]
-    # The ends last: an event that came meanwhile lies below them.
-    ends = _ends(repository, source.topic)
-    return Kept(table, snapshot.positions(), (arrays[0], arrays[1]), missing, ends)
-
-
-def _ends(repository: Repository, topic: str) -> dict[int, int] | None:
-    """The topic's ends, None where Kafka cannot be asked: the check needs only Redis and the lake."""
-    if not repository.kafka.get("bootstrap.servers"):
-        return None
-    try:
-        facts = topic_facts(repository.kafka, [topic])
-    except Unreachable:
-        return None
-    return facts[topic].ends if topic in facts else None
+def _now() -> int:
+    return time.time_ns() // 1000

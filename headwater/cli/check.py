@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,7 +13,10 @@ from headwater.cli.rooms import load
 from headwater.errors import DefectsFound
 
 if TYPE_CHECKING:
-    from headwater.receipts.results import ViewCheck
+    from headwater.receipts.results import Example, ViewCheck
+
+SHOWN = 5
+"""Examples of each cause that are printed for people; --json has more."""
 
 
 @click.command(
@@ -21,14 +25,16 @@ if TYPE_CHECKING:
 )
 @click.argument("views", nargs=-1, metavar="[VIEW]...")
 @click.option("--sample", type=click.IntRange(1), help="Receipts to draw a view, at random (default: every row's).")
+@click.option("--accept-gaps", is_flag=True, help="The offsets that the lake lost are known: name them no more.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_obj
-def command(context: Context, views: tuple[str, ...], sample: int | None, as_json: bool) -> None:
+def command(context: Context, views: tuple[str, ...], sample: int | None, accept_gaps: bool, as_json: bool) -> None:
     """Prove value by value that the online store and the lake agree.
 
     Receipts are replayed from the lake, exactly the events that their offsets name, to equal
-    bytes; then every row is recomputed from all events of the lake. Each difference has a cause.
-    Exit code 1 where one of them is a defect.
+    bytes; then every row is recomputed from all events of the lake that were due. Each difference
+    has a cause, what was seen, and what to do. Workers and sinks may run meanwhile. Results are
+    kept in the lake's table `checks`. Exit code 1 where a difference has no innocent cause.
     """
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
@@ -37,41 +43,71 @@ def command(context: Context, views: tuple[str, ...], sample: int | None, as_jso
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, disable=as_json or not sys.stderr.isatty(), transient=True) as bar:
         task = bar.add_task("checking")
-        results: list[ViewCheck] = check.run_check(
-            repository, views, sample=sample, progress=lambda view: bar.update(task, description=f"checking {view}")
-        )
+        run = check.run_check(
+            repository, views, sample=sample, accept_gaps=accept_gaps,
+            progress=lambda view: bar.update(task, description=f"checking {view}"),
+        )  # fmt: skip
     if as_json:
         import orjson
 
-        click.echo(orjson.dumps({"views": [_as_json(r) for r in results]}).decode())
+        click.echo(orjson.dumps({"views": [as_dict(r) for r in run.results]}).decode())
     else:
-        _print(results)
-    defects = sum(r.defects for r in results)
-    if defects:
-        names = ", ".join(r.view for r in results if r.defects)
-        raise DefectsFound(f"{defects:,} rows differ without an innocent cause, in {names}.")
+        click.echo(report(run.results), nl=False)
+    for note in run.notes:
+        click.echo(note, err=True)
+    if run.problem is not None:
+        raise run.problem
+    _raise_defects(run.results)
 
 
-def _as_json(r: ViewCheck) -> dict[str, Any]:
+def as_dict(r: ViewCheck) -> dict[str, Any]:
+    """A result in the shape of `--json`."""
+    import msgspec
+
     return {
         "view": r.view,
         "receipts": {"drawn": r.drawn, "equal": r.drawn_equal},
         "recomputed": {"compared": r.compared, "equal": r.compared_equal},
         "differences": r.differences,
-        "examples": [{"key": e.key, "cause": e.cause, "detail": e.detail} for e in r.examples],
+        "examples": msgspec.to_builtins(r.examples),
+        "waiting": r.waiting,
+        "notes": list(r.notes),
     }
 
 
-def _print(results: list[ViewCheck]) -> None:
+def report(results: list[ViewCheck]) -> str:
+    """For people: a line a view, and below it each difference with what was seen and what to do."""
     if not results:
-        click.echo("Nothing to check: no view is active yet.")
-    for r in results:
-        mark = click.style("✗", fg="red") if r.defects else click.style("✓", fg="green")
-        click.echo(
-            f"{mark} {r.view}: receipts {r.drawn_equal:,} of {r.drawn:,} equal, "
-            f"rows {r.compared_equal:,} of {r.compared:,} equal"
-        )
-        for cause, n in sorted(r.differences.items()):
-            click.echo(f"    {cause}: {n:,}")
-        for e in r.examples:
-            click.echo(f"      {r.view} {e.key}: {e.cause}: {e.detail}")
+        return "Nothing to check: the project has no view.\n"
+    return "".join(line + "\n" for r in results for line in _lines(r))
+
+
+def _lines(r: ViewCheck) -> list[str]:
+    mark = click.style("✗", fg="red") if r.defects else click.style("✓", fg="green")
+    out = [
+        f"{mark} {r.view}: receipts {r.drawn_equal:,} of {r.drawn:,} equal, "
+        f"rows {r.compared_equal:,} of {r.compared:,} equal"
+    ]
+    out += [f"    {note}" for note in r.notes]
+    out += [f"    {cause}: {n:,}" for cause, n in sorted(r.differences.items())]
+    seen: Counter[str] = Counter()
+    for e in r.examples:
+        seen[e.cause] += 1
+        if seen[e.cause] <= SHOWN:
+            out += _example(r.view, e)
+    hidden = sum(n - min(SHOWN, n) for n in seen.values())
+    return [*out, f"    … and {hidden} more examples with --json."] if hidden else out
+
+
+def _example(view: str, e: Example) -> list[str]:
+    parts = (("row", e.row), ("lake", e.log), ("values", e.values), ("do", e.action))
+    head = f"    {view} {e.entity or e.key}: {click.style(e.cause, bold=True)}: {e.detail}"
+    return [head, *(f"      {name + ':':<8}{text}" for name, text in parts if text)]
+
+
+def _raise_defects(results: list[ViewCheck]) -> None:
+    wrong = [r for r in results if r.defects]
+    if wrong:
+        total = sum(r.defects for r in wrong)
+        counted = "1 difference has" if total == 1 else f"{total:,} differences have"
+        raise DefectsFound(f"{counted} no innocent cause, in {', '.join(r.view for r in wrong)}.")

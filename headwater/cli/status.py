@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+import time
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from headwater.cli import Context
+from headwater.errors import HeadwaterError
+
+if TYPE_CHECKING:
+    from headwater.receipts.results import ViewCheck
+    from headwater.repository import Repository
+
+_UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 
 
 @click.command(
@@ -17,7 +25,7 @@ from headwater.cli import Context
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_obj
 def command(context: Context, as_json: bool) -> None:
-    """Show the addresses in use, and lag and freshness of every view.
+    """Show the addresses in use, and lag, freshness and the last check of every view.
 
     Counters say what left no trace in a value: null_keys, events that are in no row because a join key is null;
     derived_nulls and scaled_nulls, values that do not fit 64 bits when derived, or when scaled for a sum or mean.
@@ -35,8 +43,11 @@ def command(context: Context, as_json: bool) -> None:
     if not statuses:
         click.echo("No plan is published yet. Publish one with 'headwater apply'.")
         return
-    rows: list[tuple[str, ...]] = [("view", "state", "lag", "events/s", "freshness p50 / p99", "counters")]
-    rows += [_row(s) for s in statuses]
+    rows: list[tuple[str, ...]] = [
+        ("view", "state", "lag", "events/s", "freshness p50 / p99", "last check", "counters")
+    ]
+    checks = _checks(repository)
+    rows += [_row(s, checks if isinstance(checks, str) else checks.get(s.view)) for s in statuses]
     widths = [max(len(r[i]) for r in rows) for i in range(len(rows[0]))]
     for row in rows:
         click.echo("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip())
@@ -56,8 +67,30 @@ def _as_json(repository: Any, statuses: list[Any]) -> dict[str, Any]:
     }
 
 
-def _row(s: Any) -> tuple[str, ...]:
+def _checks(repository: Repository) -> dict[str, ViewCheck] | str:
+    """The last check of each view, or why it is unknown."""
+    try:
+        from headwater.lake.lake import Lake
+
+        return Lake(repository.lake).latest_checks()
+    except ModuleNotFoundError:
+        return "unknown: needs headwater[lake]"
+    except HeadwaterError:
+        return "unknown: the lake cannot be read"
+
+
+def _check(check: ViewCheck | str | None) -> str:
+    if check is None or isinstance(check, str):
+        return check or "never"
+    seconds = max(time.time_ns() // 1000 - check.checked_at, 0) // 1_000_000
+    ago = next((f"{seconds // n} {unit} ago" for n, unit in _UNITS if seconds >= n), "just now")
+    if check.defects:
+        return f"{check.defects:,} {'defect' if check.defects == 1 else 'defects'}, {ago}"
+    return f"{check.compared_equal:,} of {check.compared:,} equal, {ago}"
+
+
+def _row(s: Any, check: ViewCheck | str | None) -> tuple[str, ...]:
     fresh = "-" if s.freshness_ms is None else f"{s.freshness_ms:,.1f} / {s.freshness_p99_ms:,.1f} ms"
     rate = "-" if s.events_per_second is None else f"{s.events_per_second:,.0f}"
     counters = ", ".join(f"{k} {v:,}" for k, v in sorted(s.counters.items())) or "-"
-    return s.view, s.state, "-" if s.lag is None else f"{s.lag:,}", rate, fresh, counters
+    return s.view, s.state, "-" if s.lag is None else f"{s.lag:,}", rate, fresh, _check(check), counters

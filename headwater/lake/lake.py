@@ -142,6 +142,10 @@ class Lake:
         """Offsets of a topic that are lost."""
         return GapRecords(self.table(f"gaps/{topic}")).read()
 
+    def accept_gaps(self, topic: str) -> None:
+        """A person knows of the topic's lost offsets: the check names them no more."""
+        GapRecords(self.table(f"gaps/{topic}")).accept()
+
     def views_table(self, view: str) -> TablePath:
         """Where a BatchView's snapshots lie."""
         return self.table(f"views/{view}")
@@ -153,6 +157,10 @@ class Lake:
     def read_view(self, view: BatchView) -> pa.Table:
         """All snapshots of a BatchView: keys, features, `event_timestamp`, `_created`."""
         return self.views.read(view)
+
+    def read_view_definitions(self, view: BatchView) -> pa.Table:
+        """As `read_view`, with `_definition`, the state hash of the definition that computed each row."""
+        return self.views.read_definitions(view)
 
     def append_quarantine(self, view: str, table: pa.Table) -> None:
         """Keep rows of a failed batch; the table has a column `_reason`."""
@@ -168,10 +176,7 @@ class Lake:
 
     def latest_checks(self) -> dict[str, ViewCheck]:
         """View -> its newest result."""
-        latest: dict[str, ViewCheck] = {}
-        for check in self.check_history():
-            latest.setdefault(check.view, check)
-        return latest
+        return self._checks.latest()
 
     def register_duckdb(self, connection: Any, plan: Plan) -> None:
         """Make the plan's sources (admitted rows) and BatchViews views of a DuckDB connection, by their names.

@@ -5,13 +5,18 @@ Apart from the event tables because nothing is computed from them.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import reduce
+from operator import or_
 from typing import Any
 
 import msgspec
 import pyarrow as pa
+import pyarrow.compute as pc
 from deltalake import CommitProperties, write_deltalake
+from deltalake.exceptions import CommitFailedError
 
 from headwater.lake.tables import MICROS, TablePath, read_table
 from headwater.receipts.results import ViewCheck
@@ -25,6 +30,8 @@ _CHECKS = pa.schema([
     ("compared", pa.int64()), ("compared_equal", pa.int64()), ("result", pa.string()),
 ])  # fmt: skip
 RETRIES = CommitProperties(max_commit_retries=100)
+FILES = 100
+"""Files that the table of checks may have before they are joined."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +66,18 @@ class GapRecords:
         if table is None:
             return []
         table = table.set_column(table.column_names.index("found_at"), "found_at", table["found_at"].cast(pa.int64()))
-        gaps = {(g["partition"], g["start"], g["end"]): Gap(**g) for g in table.to_pylist()}
+        gaps: dict[tuple[int, int, int], Gap] = {}
+        for found in (Gap(**g) for g in table.to_pylist()):
+            place = (found.partition, found.start, found.end)
+            if place not in gaps or found.accepted:
+                gaps[place] = found
         return [gaps[k] for k in sorted(gaps)]
+
+    def accept(self) -> None:
+        """Write down that a person knows of all gaps."""
+        for gap in self.read():
+            if not gap.accepted:
+                self.append(replace(gap, accepted=True))
 
 
 class CheckRecords:
@@ -84,15 +101,31 @@ class CheckRecords:
             for f in _CHECKS
         ]
         append_rows(self._table, pa.Table.from_arrays(arrays, schema=_CHECKS))
+        # A check a minute makes half a million files a year.
+        if (handle := self._table.open()) is not None and len(handle.file_uris()) > FILES:
+            with contextlib.suppress(CommitFailedError):
+                handle.optimize.compact()
 
     def history(self, view: str | None) -> list[ViewCheck]:
         """Newest first."""
-        table = read_table(self._table, ["view", "checked_at", "result"])
-        if table is None:
-            return []
-        results = [msgspec.json.decode(text, type=ViewCheck) for text in table["result"].to_pylist()]
-        chosen = [r for r in results if view is None or r.view == view]
-        return sorted(chosen, key=lambda r: (-r.checked_at, r.view))
+        where = None if view is None else pc.field("view") == view
+        table = read_table(self._table, ["result"], where)
+        return [] if table is None else sorted(_results(table), key=lambda r: (-r.checked_at, r.view))
+
+    def latest(self) -> dict[str, ViewCheck]:
+        """View -> its newest result; of all others only the time is read."""
+        times = read_table(self._table, ["view", "checked_at"])
+        if times is None or not times.num_rows:
+            return {}
+        newest = times.group_by("view").aggregate([("checked_at", "max")])
+        pairs = zip(newest["view"].to_pylist(), newest["checked_at_max"], strict=True)
+        where = reduce(or_, [(pc.field("view") == v) & (pc.field("checked_at") == at) for v, at in pairs])
+        table = read_table(self._table, ["result"], where)
+        return {} if table is None else {r.view: r for r in _results(table)}
+
+
+def _results(table: pa.Table) -> list[ViewCheck]:
+    return [msgspec.json.decode(text, type=ViewCheck) for text in table["result"].to_pylist()]
 
 
 def append_rows(table: TablePath, rows: pa.Table) -> None:

@@ -139,7 +139,9 @@ def read_files(
     try:
         return dataset_of(files, schema).to_table(columns=list(columns), filter=where)
     except (FileNotFoundError, pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
-        raise LakeDamaged(f"Table {table.name!r} of the lake ({table.uri}) cannot be read: {first_line(error)}") from error
+        raise LakeDamaged(
+            f"Table {table.name!r} of the lake ({table.uri}) cannot be read: {first_line(error)}"
+        ) from error
 
 
 def unreadable_files(table: TablePath, files: Sequence[str], schema: pa.Schema, columns: Sequence[str]) -> list[str]:

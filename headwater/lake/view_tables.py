@@ -1,7 +1,8 @@
 """Snapshots of BatchViews, and the quarantine of batches that failed.
 
-Each row of `views/VIEW` says from when it holds (`event_timestamp`, the `as_of` of its run) and when it was
-computed (`_created`). A run for a time that is already there replaces that snapshot.
+Each row of `views/VIEW` says from when it holds (`event_timestamp`, the `as_of` of its run), when it was
+computed (`_created`) and by which definition (`_definition`, its state hash, which only the check reads). A
+run for a time that is already there replaces that snapshot.
 """
 
 from __future__ import annotations
@@ -28,6 +29,9 @@ def view_schema(view: BatchView) -> pa.Schema:
     return pa.schema([*columns, pa.field("event_timestamp", MICROS), pa.field("_created", MICROS)])
 
 
+DEFINITION = pa.field("_definition", pa.string())
+
+
 class ViewTables:
     """The tables `views/…` and `quarantine/…` of a lake."""
 
@@ -52,6 +56,12 @@ class ViewTables:
         files = [] if handle is None else files_of(handle)
         return read_files(path, files, schema, schema.names)
 
+    def read_definitions(self, view: BatchView) -> pa.Table:
+        """As `read`, with `_definition` (null where an earlier Headwater wrote)."""
+        path, schema = self._lake.views_table(view.name), view_schema(view).append(DEFINITION)
+        handle = path.open()
+        return read_files(path, [] if handle is None else files_of(handle), schema, schema.names)
+
     def append_quarantine(self, view: str, table: pa.Table) -> None:
         """Keep rows of a batch that failed, as they are."""
         if table.num_rows:
@@ -62,4 +72,5 @@ def _stamped(view: BatchView, table: pa.Table, as_of: int) -> pa.Table:
     times = {"event_timestamp": as_of, "_created": time.time_ns() // 1000}
     columns = {name: pa.array([micros] * table.num_rows, pa.int64()).cast(MICROS) for name, micros in times.items()}
     arrays = [columns[f.name] if f.name in columns else table[f.name].cast(f.type) for f in view_schema(view)]
-    return pa.Table.from_arrays(arrays, schema=view_schema(view))
+    definition = pa.array([view.state_hash] * table.num_rows, DEFINITION.type)
+    return pa.Table.from_arrays([*arrays, definition], schema=view_schema(view).append(DEFINITION))

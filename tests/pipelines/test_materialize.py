@@ -85,7 +85,7 @@ class World:
     def snapshots(self) -> list[dict]:
         table = self.lake.read_view(self.view)
         times = table["event_timestamp"].cast(pa.int64()).to_pylist()
-        rows = table.drop_columns(["event_timestamp", "_created"]).to_pylist()
+        rows = table.drop_columns(["event_timestamp", "_created", "_definition"]).to_pylist()
         return sorted(({"at": t, **row} for t, row in zip(times, rows, strict=True)), key=lambda r: [*r.values()][:2])
 
 
@@ -215,7 +215,7 @@ def test_a_stream_view_goes_to_the_lake_alone(make_world) -> None:
     assert (result.rows, result.written) == (2, None)
     assert world.connection.command("DBSIZE") == keys
     [table] = [Lake(world.repository.lake).table("views/spend").open().to_pyarrow_table().sort_by("customer")]
-    rows = table.drop_columns(["event_timestamp", "_created"]).to_pylist()
+    rows = table.drop_columns(["event_timestamp", "_created", "_definition"]).to_pylist()
     name = f"price_sum_{2 * DAY}"
     assert rows == [
         {"customer": 1, name: 4.0, f"None_count_{HOUR}": 1}, {"customer": 2, name: None, f"None_count_{HOUR}": 0},

@@ -1,14 +1,21 @@
 """Each planted fault is named with its key and cause, and nothing is named without one."""
 
+from dataclasses import replace
+
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from headwater.events.select import select
+from headwater.lake.records import Gap
+from headwater.receipts.results import Example
 from headwater.rows.fold import fold
 from headwater.rows.layout import layout_of
-from tests.history.log_factory import FIELDS, SOURCE, make_events, make_feature, make_view
-from validation.consistency import Kept, Served, check_view
+from tests.history.log_factory import FIELDS, HOUR, SOURCE, make_events, make_feature, make_view
+from validation.consistency import check_view
+from validation.lake_side import Kept
+from validation.online_side import Served
 
 NOON = 1_320_000_000_000_000
 VIEW = make_view(make_feature("count", window=None, name="n"), make_feature("sum", "price", name="s"))
@@ -85,12 +92,94 @@ def test_a_row_that_only_redis_has_is_missing_in_lake():
     assert causes(check(rows, kept_of(LINES, end=10), position=10)) >= {("7", "missing in lake")}
 
 
-def test_a_worker_that_is_behind_makes_no_defect():
+def test_events_that_the_worker_has_not_come_to_are_no_difference():
     result = check(rows_of(LINES[:6]), kept_of(LINES), position=6)
-    assert set(result.differences) == {"not yet applied"}
-    assert result.defects == 0
+    assert (result.differences, result.waiting, result.compared_equal) == ({}, 0, 3)
 
 
-def test_a_sink_that_is_behind_makes_no_defect():
-    result = check(rows_of(LINES), kept_of(LINES[:6], end=6))
-    assert (set(result.differences), result.defects) == ({"not yet applied"}, 0)
+def test_a_row_that_is_ahead_of_its_position_is_compared_up_to_its_own_offsets():
+    # The worker wrote customers 1 and 2 after the position was read.
+    rows = rows_of(LINES) | {b"3": rows_of(LINES[:6])[b"3"]}
+    result = check(rows, kept_of(LINES), position=6)
+    assert (result.differences, result.compared_equal) == ({}, 3)
+
+
+def test_rows_past_the_sink_wait_and_are_not_compared():
+    result = check(rows_of(LINES), kept_of(LINES[:7], end=7))
+    assert (result.differences, result.waiting) == ({}, 2)
+    assert (result.drawn, result.compared, result.compared_equal) == (1, 1, 1)
+    assert "the sink has not kept their last events yet" in result.notes[0]
+
+
+def test_rows_past_what_the_sink_had_kept_are_missing_in_lake():
+    kept = replace(kept_of(LINES[:7], end=7), committed={0: 9})
+    assert causes(check(rows_of(LINES), kept)) == {("2", "missing in lake"), ("3", "missing in lake")}
+
+
+def test_an_event_that_only_a_row_has_is_missing_in_lake():
+    rows = rows_of(LINES) | {b"2": rows_of([*LINES, {}, {"customer": 2, "ts": NOON, "price": 1.0}])[b"2"]}
+    assert causes(check(rows, kept_of(LINES))) == {("2", "missing in lake")}
+
+
+def test_a_position_behind_rows_that_stands_still_was_moved_back():
+    result = check_view(
+        VIEW, SOURCE, Served({0: 5}, rows_of(LINES), None, behind={0: 5}), kept_of(LINES), drawn=None, now=NOON
+    )
+    assert causes(result) == {("1", "defect"), ("2", "defect"), ("3", "defect")}
+    assert "moved back" in result.examples[0].detail
+
+
+def test_a_position_moved_forward_is_suspected_where_no_row_has_what_lies_behind():
+    result = check(rows_of(LINES[:6]), kept_of(LINES), position=9)
+    assert causes(result) == {("1", "defect"), ("2", "defect"), ("3", "defect")}
+    assert all("moved forward to 9: no row has an event behind offset 5" in e.detail for e in result.examples)
+
+
+def test_a_position_past_the_topic_and_one_that_is_gone_are_named():
+    served = Served({0: 12}, rows_of(LINES), None, partitions=2)
+    result = check_view(VIEW, SOURCE, served, kept_of(LINES), drawn=None, now=NOON)
+    assert causes(result) == {("position of partition 0", "defect"), ("position of partition 1", "missing online")}
+
+
+def test_lost_offsets_are_named_until_they_are_accepted():
+    gap = Gap(0, 3, 5, NOON)
+    lines = [line for i, line in enumerate(LINES) if i not in (3, 4)]
+    kept = replace(kept_of(lines, [0, 1, 2, 5, 6, 7, 8]), gaps=[gap])
+    served = Served({0: 9}, rows_of(LINES), None)
+    named = check_view(VIEW, SOURCE, served, kept, drawn=None, now=NOON)
+    # Customers 1 and 2 have the lost events; 3 has none of them, and its row can be proven.
+    assert causes(named) == {(key, "missing in lake") for key in ("partition 0", "1", "2")}
+    accepted = check_view(VIEW, SOURCE, served, replace(kept, gaps=[replace(gap, accepted=True)]), drawn=None, now=NOON)
+    assert (accepted.differences, accepted.waiting, accepted.compared_equal) == ({}, 2, 1)
+
+
+def test_a_row_that_began_anew_is_expired_after_a_long_silence_and_lost_after_a_short_one():
+    view = msgspec.structs.replace(
+        VIEW, features=(make_feature("count", name="n"), make_feature("max", "price", name="m"))
+    )
+    late = NOON + 60 * HOUR
+    lines = [{"customer": 1, "ts": NOON, "price": 1.0}, {"customer": 1, "ts": NOON + 1, "price": 2.0}]
+    events, _ = make_events(lines)
+    [row] = [r.data for r in fold(layout_of(view), select(view, events.take(np.array([1]))), born=None)]
+    kept = kept_of(lines, end=2)
+    for arrived, cause in ((NOON + 1, "missing online"), (late, "expired")):
+        table = kept.table.set_column(
+            kept.table.column_names.index("_arrived_at"), "_arrived_at",
+            pa.array([NOON, arrived], pa.timestamp("us", "UTC")),
+        )  # fmt: skip
+        served = Served({0: 2}, {b"1": row}, 40 * HOUR // 1000)
+        result = check_view(view, SOURCE, served, replace(kept, table=table), drawn=None, now=late)
+        assert causes(result) == {("1", cause)}
+
+
+def test_an_example_says_what_the_row_and_the_lake_say_which_values_differ_and_what_to_do():
+    rows = rows_of(LINES) | {b"2": rows_of(LINES[:6])[b"2"]}
+    [example] = check(rows, kept_of(LINES)).examples
+    assert example == Example(
+        "2", "defect",
+        "an older copy of the row was put back (a restore, or a write past the worker)",
+        "customer=2", "it has partition 0 from offset 0 to 4; newest event 2011-10-30T18:40:00.000004Z",
+        "it has 1 event of this key behind that, below the view's position: partition 0 offset 7",
+        "n 2 online, 3 from the lake; s 8.0 online, 16.5 from the lake (read at 2011-10-30T18:40:00.000008Z)",
+        "headwater repair spend --entity customer=2",
+    )  # fmt: skip
