@@ -67,6 +67,16 @@ class Repository:
             f"or set 'kafka: {{bootstrap.servers: HOST:PORT}}' under headwater in {CONFIG}."
         )
 
+    def need_schema_registry(self) -> dict[str, str]:
+        """The schema registry's settings with `url`, or a UsageError that says how to name one."""
+        if self.schema_registry.get("url"):
+            return dict(self.schema_registry)
+        raise UsageError(
+            f"No schema registry for the repository {self.root}, and a source is in Avro or Protobuf. Set "
+            f"'schema.registry.url: http://HOST:8081' under headwater in {CONFIG}, or the environment variable "
+            f"{_SCHEMAS_ENV}URL."
+        )
+
 
 def find_repository(start: str | os.PathLike[str] | None = None) -> Path:
     """The repository's folder: the one given, else `.`, else `./feature_repo`.

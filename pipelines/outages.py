@@ -10,6 +10,8 @@ import logging
 import math
 import time
 
+SCHEMA_REGISTRY = "The schema registry"
+
 
 class Outages:
     """The servers that do not answer at this moment, by name ("Redis", "Kafka")."""

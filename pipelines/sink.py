@@ -22,7 +22,8 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from headwater.errors import KafkaUnreachable, LakeDamaged, TopicChanged, Unreachable
+from headwater.errors import KafkaUnreachable, LakeDamaged, RegistryUnreachable, TopicChanged, Unreachable
+from headwater.events.schemas import Schemas
 from headwater.lake import Lake
 from headwater.lake.event_log import CommitRefused, EventWriter
 from headwater.lake.records import Gap
@@ -33,7 +34,7 @@ from headwater.online.topic_facts import TopicFacts, topic_facts
 from headwater.plans.plan import Plan, Source
 from pipelines.lag_alarms import LagAlarms
 from pipelines.micro_batches import BeforeLogStart, MicroBatches, Place, TopicBatch
-from pipelines.outages import Outages
+from pipelines.outages import SCHEMA_REGISTRY, Outages
 from pipelines.sink_buffer import SinkBuffer
 
 _log = logging.getLogger("headwater.sink")
@@ -57,11 +58,18 @@ class Sink:
     """One sink of a project's group. `run` returns when `stop` was called, or when `until` says so."""
 
     def __init__(
-        self, redis_url: str, kafka: Mapping[str, str], lake: Lake, project: str, settings: SinkSettings | None = None
+        self,
+        redis_url: str,
+        kafka: Mapping[str, str],
+        lake: Lake,
+        project: str,
+        settings: SinkSettings | None = None,
+        schema_registry: Mapping[str, str] | None = None,
     ) -> None:
         self.settings = settings or SinkSettings()
         self.project, self.kafka, self.lake, self._redis_url = project, dict(kafka), lake, redis_url
         self.records = self.rejected = 0
+        self._schemas = Schemas(schema_registry)
         self._connection: Connection | None = Connection(redis_url)
         self._plan_id: bytes | None = None
         self._buffers: dict[str, SinkBuffer] = {}
@@ -123,12 +131,7 @@ class Sink:
             self._buffers[topic].add(batch, time.monotonic())
         if not polled:
             self._advance_idle(self._batches)
-        for topic, buffer in self._buffers.items():
-            age = time.monotonic() - buffer.since if buffer.since is not None else 0.0
-            if buffer.moved and (
-                len(buffer) >= self.settings.batch or age >= self.settings.every or (eager and not polled)
-            ):
-                self._write(topic, buffer)
+        self._write_what_is_due(at_once=eager and not polled)
 
     def _poll(self, batches: MicroBatches) -> dict[str, TopicBatch]:
         """1, 2. Records that follow those gathered; none where the partitions have just changed."""
@@ -168,6 +171,29 @@ class Sink:
                 self._write(topic, buffer)
 
     # ---- writing
+
+    def _write_what_is_due(self, *, at_once: bool) -> None:
+        due = []
+        for topic, buffer in self._buffers.items():
+            age = time.monotonic() - buffer.since if buffer.since is not None else 0.0
+            if buffer.moved and (at_once or len(buffer) >= self.settings.batch or age >= self.settings.every):
+                due.append(topic)
+        waiting = self._try_to_write(due)
+        self._outages.back(SCHEMA_REGISTRY, self._schemas.answered)
+        if waiting is not None:
+            # What waits for a schema is read again later, so that it takes no memory; the others go on.
+            self._try_to_write([t for t, b in self._buffers.items() if b.moved and t not in due])
+            self._unsure = True
+            raise waiting
+
+    def _try_to_write(self, topics: Iterable[str]) -> RegistryUnreachable | None:
+        waiting = None
+        for topic in topics:
+            try:
+                self._write(topic, self._buffers[topic])
+            except RegistryUnreachable as error:
+                waiting = error
+        return waiting
 
     def _write(self, topic: str, buffer: SinkBuffer) -> None:
         """3 to 7 for one topic."""
@@ -250,7 +276,7 @@ class Sink:
             self._finish()
             self._batches.close()
             self._batches = None
-        self._buffers = {topic: SinkBuffer(source) for topic, source in sources.items()}
+        self._buffers = {topic: SinkBuffer(source, self._schemas) for topic, source in sources.items()}
         if sources:
             group = sink_group(self.project)
             self._batches = MicroBatches(self.kafka, group, sorted(sources), self._starts, outages=self._outages)
@@ -328,6 +354,8 @@ class Sink:
     def _say_away(self, error: Unreachable) -> None:
         if isinstance(error, KafkaUnreachable):
             self._outages.away("Kafka", str(error))
+        elif isinstance(error, RegistryUnreachable):
+            self._outages.away(SCHEMA_REGISTRY, str(error))
         elif "Kafka" not in self._outages:
             self._say_once(f"{error} Waiting for it.")
 

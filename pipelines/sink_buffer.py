@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from headwater.events.admission import Admission
+from headwater.events.schemas import Schemas
 from headwater.lake.event_rows import event_rows, event_schema
 from headwater.plans.plan import Source
 from pipelines.micro_batches import TopicBatch
@@ -26,12 +27,12 @@ class SinkBuffer:
     `since`: when the oldest of it came (the caller's clock), None where nothing is gathered.
     """
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, schemas: Schemas | None = None) -> None:
         self.source = source
         self.starts: dict[int, int] = {}
         self.ends: dict[int, int] = {}
         self.since: float | None = None
-        self._admission = Admission(source)
+        self._admission = Admission(source, schemas)
         self._batches: list[TopicBatch] = []
         self._length = 0
 

@@ -29,7 +29,8 @@ def run(repository: Repository, *, until_caught_up: bool, every: float, batch: i
     redis, kafka, lake = repository.need_redis(), repository.need_kafka(), Lake(repository.lake)
     caught_up = _caught_up(repository, kafka, lake) if until_caught_up else None
     topic_facts(kafka, ["__headwater"], offsets=False)
-    sink = Sink(redis, kafka, lake, repository.project, SinkSettings(every=every, batch=batch))
+    settings = SinkSettings(every=every, batch=batch)
+    sink = Sink(redis, kafka, lake, repository.project, settings, repository.schema_registry)
     started = time.perf_counter()
     with stopped_by_signals(sink.stop):
         if caught_up is not None:

@@ -32,7 +32,7 @@ def run(repository: Repository, *, until_caught_up: bool, batch: int) -> None:
                 raise HeadwaterError(
                     f"Project {repository.project!r} has no plan in Redis. Publish one with 'headwater apply'."
                 )
-    worker = Worker(redis, kafka, repository.project, WorkerSettings(batch=batch))
+    worker = Worker(redis, kafka, repository.project, WorkerSettings(batch=batch), repository.schema_registry)
     # Tuples and lists of a batch die by reference count; the collector would only walk the caches.
     gc.disable()
     started = time.perf_counter()

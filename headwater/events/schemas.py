@@ -8,6 +8,8 @@ whoever decodes has to wait, for the event may be perfectly good.
 
 from __future__ import annotations
 
+import math
+import time
 import warnings
 from collections.abc import Mapping, Sequence
 from importlib import import_module
@@ -47,6 +49,9 @@ class Schemas:
 
     Args:
         settings: `url` and what else Confluent's client takes, such as `basic.auth.user.info`.
+
+    Attributes:
+        answered: when the registry last answered (the monotonic clock, seconds).
     """
 
     def __init__(self, settings: Mapping[str, str] | None = None) -> None:
@@ -54,6 +59,7 @@ class Schemas:
         self._known: dict[int, Schema] = {}
         self._missing: set[int] = set()
         self._connected: Any = None
+        self.answered = -math.inf
 
     @property
     def url(self) -> str:
@@ -153,9 +159,12 @@ class Schemas:
         from httpx import HTTPError
 
         try:
-            return request()
+            answer = request()
+            self.answered = time.monotonic()
+            return answer
         except SchemaRegistryError as error:
             if error.error_code in refusals:
+                self.answered = time.monotonic()
                 raise LookupError(error.error_message) from error
             self._unreachable(_said(error), error)
         except HTTPError as error:

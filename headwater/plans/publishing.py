@@ -40,6 +40,8 @@ def reach_servers(repository: Repository, plan: Plan) -> Servers:
         DefinitionErrors: a source's topic is compacted.
     """
     redis_url, settings = repository.need_redis(), TopicSettings.of(repository)
+    if any(source.format != "json" for source in plan.sources):
+        repository.need_schema_registry()
     kafka = repository.need_kafka() if plan.sources else None
     with Connection(redis_url) as connection:
         connection.command("PING")

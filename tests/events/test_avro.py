@@ -17,7 +17,6 @@ from fastavro import parse_schema, schemaless_writer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headwater.dtypes import DTYPES
 from headwater.events.admission import Admission, Admitted
 from headwater.events.conversions import Decimals, conversion
 from headwater.events.schemas import Schemas
@@ -30,6 +29,7 @@ SOURCE = Source(
             Field("paid", "bool"), Field("seen", "timestamp"), Field("blob", "bytes")),
     expectations=(Expectation("between", "price", 0, 100),),
 )  # fmt: skip
+DTYPES = ("int64", "float64", "string", "bool", "timestamp", "bytes")
 BROKER = 1_700_000_000_000_000  # 2023-11-14T22:13:20Z
 AT = {"name": "at", "type": {"type": "long", "logicalType": "timestamp-micros"}}
 NOON = 1_699_963_200_000_000  # 2023-11-14T12:00:00Z
