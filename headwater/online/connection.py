@@ -178,7 +178,7 @@ class Connection:
         try:
             self._socket = _connect(self.address, self._connect_timeout, self._timeout)
         except OSError as error:
-            raise Unreachable(f"Redis at {self.address} does not answer: {error}.") from error
+            raise Unreachable(f"Redis at {self.address} does not answer: {error.strerror or error}.") from error
         handshake = self.address.handshake()
         for reply in self.pipeline([*handshake, ("PING",)]):
             if isinstance(reply, CommandError):

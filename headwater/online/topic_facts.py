@@ -6,11 +6,12 @@ Apart from the plan store because workers, the sink and `status` ask it too.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from headwater.errors import HeadwaterError, KafkaUnreachable, MissingExtra
+from headwater.errors import KafkaUnreachable, MissingExtra
 
 TIMEOUT = 10.0
 
@@ -43,14 +44,14 @@ def topic_facts(kafka: Mapping[str, str], topics: Iterable[str], *, offsets: boo
     names = sorted(set(topics))
     if not names:
         return {}
-    kafka_admin, module = _admin(kafka)
-    described = _describe(kafka_admin, module, names)
-    retention = _configs(kafka_admin, module, list(described))
     facts = {}
-    for name, (topic_id, partitions) in described.items():
-        starts, ends = _offsets(kafka_admin, name, partitions) if offsets else ({}, {})
-        kept, policy = retention[name]
-        facts[name] = TopicFacts(name, topic_id, partitions, kept, "compact" in policy, starts, ends)
+    with _asking(kafka) as (client, module):
+        described = _describe(client, module, names)
+        retention = _configs(client, module, list(described))
+        for name, (topic_id, partitions) in described.items():
+            starts, ends = _offsets(client, name, partitions) if offsets else ({}, {})
+            kept, policy = retention[name]
+            facts[name] = TopicFacts(name, topic_id, partitions, kept, "compact" in policy, starts, ends)
     return facts
 
 
@@ -60,23 +61,28 @@ def committed_offsets(kafka: Mapping[str, str], group: str, topic: str, partitio
     Raises:
         Unreachable: no broker answers.
     """
-    from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicPartition
+    with _asking(kafka) as (client, _):
+        from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
 
-    client, _ = _admin(kafka)
-    asked = ConsumerGroupTopicPartitions(group, [TopicPartition(topic, p) for p in range(partitions)])
-    [future] = client.list_consumer_group_offsets([asked], request_timeout=TIMEOUT).values()
-    try:
+        asked = ConsumerGroupTopicPartitions(group, [TopicPartition(topic, p) for p in range(partitions)])
+        [future] = client.list_consumer_group_offsets([asked], request_timeout=TIMEOUT).values()
         return {t.partition: t.offset for t in future.result().topic_partitions if t.offset >= 0}
-    except KafkaException as error:
-        raise _unreachable(error) from error
 
 
-def _admin(kafka: Mapping[str, str]) -> tuple[Any, Any]:
+@contextmanager
+def _asking(kafka: Mapping[str, str]) -> Iterator[tuple[Any, Any]]:
+    """An admin client and its module; what the client raises within becomes KafkaUnreachable, with the address."""
     try:
-        from confluent_kafka import admin
+        from confluent_kafka import KafkaException, admin
     except ModuleNotFoundError as error:
         raise MissingExtra("confluent-kafka", "stream", "Talking to Kafka") from error
-    return admin.AdminClient({**kafka, "log_level": 0, "logger": _silent()}), admin
+    try:
+        yield admin.AdminClient({**kafka, "log_level": 0, "logger": _silent()}), admin
+    except KafkaException as error:
+        cause = error.args[0]
+        said = cause.str() if hasattr(cause, "str") else str(cause)
+        at = kafka.get("bootstrap.servers", "its address")
+        raise KafkaUnreachable(f"Kafka did not answer at {at}: {said}.") from error
 
 
 def _silent() -> Any:
@@ -99,23 +105,18 @@ def _describe(client: Any, module: Any, names: list[str]) -> dict[str, tuple[str
         except KafkaException as error:
             if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
                 continue
-            raise _unreachable(error) from error
+            raise
         found[name] = (str(described.topic_id), len(described.partitions))
     return found
 
 
 def _configs(client: Any, module: Any, names: list[str]) -> dict[str, tuple[int | None, str]]:
-    from confluent_kafka import KafkaException
-
     out = {}
     resources = [module.ConfigResource(module.ConfigResource.Type.TOPIC, n) for n in names]
     if not resources:
         return {}
     for resource, future in client.describe_configs(resources, request_timeout=TIMEOUT).items():
-        try:
-            entries = future.result()
-        except KafkaException as error:
-            raise _unreachable(error) from error
+        entries = future.result()
         kept = int(entries["retention.ms"].value)
         out[resource.name] = (None if kept < 0 else kept, entries["cleanup.policy"].value)
     return out
@@ -143,11 +144,6 @@ def _offsets(client: Any, name: str, partitions: int) -> tuple[dict[int, int], d
             out.append({place.partition: future.result().offset for place, future in futures.items()})
         except KafkaException as error:
             if error.args[0].code() not in passing or time.monotonic() > deadline:
-                raise _unreachable(error) from error
+                raise
             time.sleep(0.1)
     return out[0], out[1]
-
-
-def _unreachable(error: Any) -> HeadwaterError:
-    cause = error.args[0]
-    return KafkaUnreachable(f"Kafka did not answer: {cause.str() if hasattr(cause, 'str') else cause}.")
