@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from headwater.errors import UsageError
+from headwater.errors import Unreachable, UsageError
 
 CONFIG = "feature_store.yaml"
 _SCHEMAS = "schema.registry."
@@ -50,20 +50,20 @@ class Repository:
         return self.root / ".headwater"
 
     def need_redis(self) -> str:
-        """The Redis URL, or a UsageError that says how to get one."""
+        """The Redis URL. Raises Unreachable, which says how to get one, where none is given and none was started."""
         if self.redis_url:
             return self.redis_url
-        raise UsageError(
-            f"No Redis address for the repository {self.root}. Start local servers with 'headwater up', "
+        raise Unreachable(
+            f"No Redis runs for the repository {self.root}. Start local servers with 'headwater up', "
             f"or set 'redis: redis://HOST:PORT/0' under online_store in {CONFIG}."
         )
 
     def need_kafka(self) -> dict[str, str]:
-        """librdkafka settings with `bootstrap.servers`, or a UsageError that says how to get one."""
+        """librdkafka settings with `bootstrap.servers`. Raises Unreachable, as `need_redis`, where there is none."""
         if self.kafka.get("bootstrap.servers"):
             return dict(self.kafka)
-        raise UsageError(
-            f"No Kafka address for the repository {self.root}. Start local servers with 'headwater up', "
+        raise Unreachable(
+            f"No Kafka runs for the repository {self.root}. Start local servers with 'headwater up', "
             f"or set 'kafka: {{bootstrap.servers: HOST:PORT}}' under headwater in {CONFIG}."
         )
 
@@ -79,12 +79,17 @@ class Repository:
 
 
 def find_repository(start: str | os.PathLike[str] | None = None) -> Path:
-    """The repository's folder: the one given, else `.`, else `./feature_repo`.
+    """The repository's folder: the one given (or the folder of the file given), else `.`, else `./feature_repo`.
 
     Raises:
         UsageError: no feature_store.yaml there.
     """
-    candidates = [Path(start)] if start is not None else [Path("."), Path("feature_repo")]
+    given = Path(start) if start is not None else None
+    if given is not None and given.name == CONFIG:
+        given = given.parent
+    if given is not None and not given.is_dir():
+        raise UsageError(f"No feature repository: there is no folder {given.absolute()}. Name another with -C REPO.")
+    candidates = [given] if given is not None else [Path("."), Path("feature_repo")]
     for folder in candidates:
         if (folder / CONFIG).is_file():
             return folder.resolve()

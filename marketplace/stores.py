@@ -108,8 +108,7 @@ def _published(repository: Repository) -> PublishedPlan | None:
     """The published plan; None where nothing is published.
 
     Raises:
-        Unreachable: with the address in its message, which pages show.
-        UsageError: no Redis address is known.
+        Unreachable: with the address in its message, which pages show, or without where none is known.
     """
     from headwater.online.connection import Connection, RedisAddress
     from headwater.online.plan_store import load_published

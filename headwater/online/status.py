@@ -40,8 +40,7 @@ def view_statuses(repository: Repository) -> list[ViewStatus]:
     """The status of every published view; empty where nothing is published.
 
     Raises:
-        Unreachable: Redis or Kafka does not answer.
-        UsageError: the repository has no addresses.
+        Unreachable: Redis or Kafka does not answer, or none was started.
     """
     with Connection(repository.need_redis()) as connection:
         plan = load_published(connection, repository.project)

@@ -35,8 +35,8 @@ def reach_servers(repository: Repository, plan: Plan) -> Servers:
     """Make sure that all servers answer and that no source's topic is compacted. Changes nothing.
 
     Raises:
-        UsageError: an address is not known, or a setting is wrong.
-        Unreachable: a server does not answer.
+        UsageError: a setting is wrong.
+        Unreachable: a server does not answer, or none was started.
         DefinitionErrors: a source's topic is compacted.
     """
     redis_url, settings = repository.need_redis(), TopicSettings.of(repository)

@@ -33,7 +33,8 @@ class Client:
     May be used by several threads, which take turns. Connects at the first read.
 
     Raises:
-        UsageError: no repository there, or no address of Redis.
+        UsageError: no repository there.
+        Unreachable: no Redis was started for the repository, and none is named.
     """
 
     def __init__(

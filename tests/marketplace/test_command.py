@@ -22,7 +22,7 @@ def test_the_catalog_starts_without_redis_and_kafka_and_says_what_is_unknown(
     with urllib.request.urlopen(url[0] + "health", timeout=30) as answer:
         health = orjson.loads(answer.read())
     assert health["status"] == "degraded"
-    assert "No Redis address" in health["problems"][0]
+    assert "No Redis runs" in health["problems"][0]
     with urllib.request.urlopen(url[0], timeout=30) as answer:
         assert b"Nothing is registered yet" in answer.read()
 
