@@ -6,6 +6,7 @@ event's own time. A compacted topic is refused, since it forgets events that win
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -93,3 +94,15 @@ def create_topics(kafka: Mapping[str, str], names: list[str], settings: TopicSet
         except KafkaException as error:
             if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
                 raise Unreachable(f"Topic '{name}' could not be created: {error.args[0].str()}") from error
+    _wait_until_known(kafka, names)
+
+
+def _wait_until_known(kafka: Mapping[str, str], names: list[str]) -> None:
+    """The controller answers before its brokers know of a topic, and to one of those it is missing still."""
+    deadline = time.monotonic() + _TIMEOUT
+    while unknown := set(names) - set(topic_facts(kafka, names, offsets=False)):
+        if time.monotonic() > deadline:
+            raise Unreachable(
+                f"Topics {', '.join(sorted(unknown))} were created, but the broker does not know them yet."
+            )
+        time.sleep(0.05)

@@ -185,6 +185,8 @@ class World:
                 done.result(20)
             except Exception:
                 assert name.endswith("dead-letters"), name
+        # The controller answers before its broker knows of a topic.
+        self.partitions()
 
     def delete_topic(self) -> None:
         [done] = self.admin.delete_topics([self.topic]).values()
