@@ -130,6 +130,8 @@ def _offsets(client: Any, name: str, partitions: int) -> tuple[dict[int, int], d
     passing = {
         KafkaError.NOT_LEADER_FOR_PARTITION,
         KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError.UNKNOWN_LEADER_EPOCH,
+        KafkaError.FENCED_LEADER_EPOCH,
         KafkaError.UNKNOWN_TOPIC_OR_PART,
     }
     places = [TopicPartition(name, p) for p in range(partitions)]
