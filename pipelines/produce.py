@@ -18,7 +18,9 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from headwater.durations import DAY
 from headwater.errors import HeadwaterError, Unreachable, UsageError
-from headwater.events.json_rows import json_rows, key_texts, newest, shifted, typed
+from headwater.events.formats import encoder_of
+from headwater.events.json_rows import key_texts, newest, shifted, typed
+from headwater.events.schemas import Schemas
 from headwater.online.topic_facts import topic_facts
 from headwater.plans.plan import Source
 
@@ -139,19 +141,22 @@ def produce_file(
     shift: int = 0,
     rate: float | None = None,
     progress: Callable[[int], None] = lambda sent: None,
+    schemas: Schemas | None = None,
 ) -> int:
     """Send all rows of a file; returns how many. `shift` in microseconds; `rate` in events a second, None for all speed.
 
     Raises:
         Unreachable: the broker did not take an event.
-        UsageError: a column that does not fit the source's type.
+        UsageError: a column that does not fit the source's type, or not the topic's newest schema.
+        RegistryUnreachable: the source needs a schema registry, which does not answer.
     """
+    encode = encoder_of(file.source, schemas or Schemas())
     producer = EventProducer(kafka, file.source.topic)
     size = BLOCK if rate is None else max(1, min(BLOCK, int(rate / 50)))
     sent, began = 0, time.monotonic()
     for frame in file.blocks():
         moved = shifted(frame, file.source, shift) if shift else frame
-        values, keys = json_rows(moved), key_texts(moved, file.source)
+        values, keys = encode(moved), key_texts(moved, file.source)
         for at in range(0, len(values), size):
             producer.send(values[at : at + size], keys[at : at + size])
             sent += len(values[at : at + size])

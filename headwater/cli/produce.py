@@ -1,4 +1,4 @@
-"""`headwater produce`: the rows of a Parquet file become JSON events on a topic."""
+"""`headwater produce`: the rows of a Parquet file become events on a topic, in its source's format."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import click
 from headwater.cli import Context
 from headwater.cli.rooms import load
 from headwater.cli.sources import published_sources, source_of
+from headwater.events.schemas import Schemas
 
 if TYPE_CHECKING:
     from headwater.plans.plan import Source
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
               help="Move event times by whole days, so that the newest lies within the last 24 hours.")  # fmt: skip
 @click.pass_obj
 def command(context: Context, words: tuple[str, ...], rate: float | None, shift_to_now: bool) -> None:
-    """Send the rows of FILE.parquet to TOPIC as JSON events, in file order, keyed by the source's key.
+    """Send the rows of FILE.parquet to TOPIC as events of its source's format, in file order, keyed by the source's key.
 
     TOPIC may be left out where there is only one source. Columns that the source's schema does not have are
     left out. Returns when the broker has all events.
@@ -45,8 +46,9 @@ def command(context: Context, words: tuple[str, ...], rate: float | None, shift_
     began = time.perf_counter()
     with click.progressbar(length=file.rows, label="produce", file=sys.stderr, hidden=not sys.stderr.isatty()) as bar:
         sent = pipeline.produce_file(
-            repository.need_kafka(), file, shift=shift, rate=rate, progress=lambda n: bar.update(n - bar.pos)
-        )
+            repository.need_kafka(), file, shift=shift, rate=rate, progress=lambda n: bar.update(n - bar.pos),
+            schemas=Schemas(repository.schema_registry),
+        )  # fmt: skip
     took = max(time.perf_counter() - began, 1e-9)
     moved = f", moved by {shift // 86_400_000_000} days" if shift else ""
     click.echo(f"{sent:,} events to {source.topic} in {took:.1f} s ({sent / took:,.0f}/s){moved}.")

@@ -89,8 +89,10 @@ def parse_type(schema: Schema) -> Type:
         raise ValueError("its types are nested too deep") from error
 
 
-def parsed_schema(schema: Schema) -> tuple[Any, dict[str, Any]]:
+def parsed_schema(schema: Schema, *, defaults: bool = False) -> tuple[Any, dict[str, Any]]:
     """The schema as fastavro parses it, and its named types.
+
+    Defaults mean nothing to who reads what a schema wrote, and wrong ones are common: they are left out.
 
     Raises:
         ValueError: as `parse_type`.
@@ -105,14 +107,14 @@ def parsed_schema(schema: Schema) -> tuple[Any, dict[str, Any]]:
     parsed: Any = None
     try:
         for _, text in (*schema.references, ("", schema.text)):
-            parsed = parse_schema(_without_defaults(msgspec.json.decode(text)), named)
+            plain = msgspec.json.decode(text)
+            parsed = parse_schema(plain if defaults else _without_defaults(plain), named)
     except (SchemaParseException, UnknownType, msgspec.DecodeError, RecursionError, KeyError, TypeError) as error:
         raise ValueError(f"it is no Avro schema ({type(error).__name__}: {error})") from error
     return parsed, named
 
 
 def _without_defaults(schema: Any) -> Any:
-    """Defaults mean nothing to a writer's schema, and wrong ones are common."""
     if isinstance(schema, list):
         return [_without_defaults(item) for item in schema]
     if isinstance(schema, dict):

@@ -8,16 +8,19 @@ the value.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from headwater.errors import MissingExtra, UsageError
+from headwater.errors import MissingExtra
 from headwater.events.assembly import Assembly
 from headwater.events.cursor import Cursor, Ints, Rows, pick
 from headwater.events.decode import Decoded, Decoder
 from headwater.events.schemas import Schema, Schemas
 from headwater.plans.plan import Source
+
+if TYPE_CHECKING:
+    import polars as pl
 
 _KINDS = {"avro": "AVRO", "protobuf": "PROTOBUF"}
 _PACKAGES = {"avro": "fastavro", "protobuf": "google.protobuf"}
@@ -53,9 +56,27 @@ def decoder_of(source: Source, schemas: Schemas | None) -> EventDecoder:
     if source.format == "json":
         return Decoder(source)
     _need_package(source.format)
-    if schemas is None or not schemas.url:
-        raise UsageError(f"Source {source.name!r} is in {source.format}; its events cannot be read without a registry.")
+    # Without an address this says so, before anything is read.
+    schemas = schemas or Schemas()
+    assert schemas.url
     return RegistryDecoder(source, schemas, _maker(source.format))
+
+
+def encoder_of(source: Source, schemas: Schemas) -> Callable[[pl.DataFrame], list[bytes]]:
+    """Writes rows as events of a source's format; the frames come from `json_rows.typed`.
+
+    Raises:
+        UsageError, MissingExtra: as `decoder_of`, or the newest schema of the topic does not fit the source.
+        RegistryUnreachable: the schema registry does not answer.
+    """
+    if source.format == "json":
+        from headwater.events.json_rows import json_rows
+
+        return json_rows
+    _need_package(source.format)
+    from headwater.events.avro_rows import AvroRows
+
+    return AvroRows(source, schemas)
 
 
 class RegistryDecoder:

@@ -25,6 +25,7 @@ NO_VERSION = 40402
 INCOMPATIBLE = 409
 TIMEOUT = 10.0
 """Seconds that one request may take."""
+_NUMBERS = ("timeout", "cache.capacity", "cache.latest.ttl.sec")
 _MOST_MISSING = 100_000
 
 
@@ -125,7 +126,7 @@ class Schemas:
             client = _client_class()
             try:
                 # One try a request: who waits decides how often.
-                self._connected = client({"timeout": TIMEOUT, "max.retries": 0, **self._settings})
+                self._connected = client({"timeout": TIMEOUT, "max.retries": 0, **_typed(self._settings)})
             except (ValueError, TypeError, OSError) as error:
                 raise UsageError(f"The schema registry {url} cannot be used with these settings: {error}.") from error
         return self._connected
@@ -174,6 +175,16 @@ class Schemas:
 
     def _unreachable(self, what: str, cause: Exception) -> NoReturn:
         raise RegistryUnreachable(f"The schema registry {_without_password(self.url)} {what}.") from cause
+
+
+def _typed(settings: Mapping[str, str]) -> dict[str, Any]:
+    """The settings as the client wants them: some are numbers."""
+    return {name: float(value) if name in _NUMBERS else value for name, value in settings.items()}
+
+
+def subject_of(topic: str) -> str:
+    """The subject of a topic's values, by Confluent's usual naming."""
+    return f"{topic}-value"
 
 
 def _client_class() -> Any:
