@@ -13,6 +13,8 @@ from confluent_kafka import TopicPartition
 
 from headwater.errors import HeadwaterError, Unavailable
 from headwater.lake import Lake
+from headwater.lake.event_log import EventSnapshot
+from headwater.online import plan_store
 from headwater.online.connection import Connection
 from headwater.online.keys import fill_key, position_key, row_prefix
 from headwater.online.plan_store import all_positions, load_fill, scan_rows, switch
@@ -251,6 +253,47 @@ def test_of_two_backfills_at_once_one_is_refused(world: World, lake: Lake) -> No
     with pytest.raises(HeadwaterError, match="'spend' is being filled by another backfill"):
         run(world, lake)
     assert world.connection.command("GET", lock) == b"another's"
+
+
+def test_rows_and_positions_of_a_fill_come_from_one_snapshot_though_the_sink_goes_on(
+    world: World, lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change(world, features=CHANGED)
+    take = EventSnapshot.read
+
+    def meanwhile(self, *args, **how):
+        world.produce(random_events(120, seed=2))
+        world.sink(lake)
+        events = take(self, *args, **how)
+        world.produce(random_events(80, seed=3))
+        world.sink(lake)
+        return events
+
+    monkeypatch.setattr(EventSnapshot, "read", meanwhile)
+    assert run(world, lake).events == 400
+    assert places(world, fill_of(world)) == {0: 100, 1: 100, 2: 100, 3: 100}
+    world.catch_up()
+    world.assert_equal_to_the_slow_loop()
+
+
+def test_a_fill_that_is_given_up_loses_record_and_positions_before_its_rows(
+    world: World, lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, left = fill_of(world), []
+    delete = plan_store.delete_rows
+
+    def look_first(connection, prefix: bytes) -> int:
+        names = [
+            fill_key(world.project, "spend", old),
+            *(position_key(world.project, "spend", old, p) for p in range(4)),
+        ]
+        left.append((connection.command("EXISTS", *names), len(scan_rows(connection, prefix)) > 0))
+        return delete(connection, prefix)
+
+    monkeypatch.setattr(plan_store, "delete_rows", look_first)
+    change(world, features=CHANGED)
+    assert run(world, lake).active
+    assert left == [(0, True)]
 
 
 def test_going_back_to_an_earlier_definition_is_a_new_fill(world: World, lake: Lake) -> None:

@@ -113,7 +113,10 @@ def test_redis_cut_back_by_seconds_under_a_worker_loses_nothing(own_redis, kafka
         world.connection.reconnect()
     assert sum(now.values()) > sum(then.values()) + 500
     world.wait_until_caught_up()
-    assert outages(stop(worker), "Redis") == ["away", "back"]
+    lines = stop(worker)
+    assert outages(lines, "Redis") == ["away", "back"]
+    # It read the positions again before it went on, and was not refused first.
+    assert not any("Redis holds another position" in line for line in lines), lines
     world.assert_equal_to_the_slow_loop()
 
 

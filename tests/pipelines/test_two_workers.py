@@ -76,3 +76,18 @@ def test_a_partition_that_was_added_later_starts_at_0_and_shares_the_rows(redis_
     stream.apply(feed, 0)
     assert feed.conflicts > 0
     stream.assert_equal_to_the_slow_loop()
+
+
+def test_a_script_writes_a_thousand_rows_at_most(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = Stream(redis_url, partitions=1, view=view_of(keys=("product",)))
+    events = random_events(2_500)
+    for i, event in enumerate(events):
+        event["product"] = f"p{i}"
+    stream.append(0, events)
+    feed, counts = stream.feed(), []
+    ask = feed.connection.ask
+    monkeypatch.setattr(feed.connection, "ask", lambda raw, count: (counts.append(count), ask(raw, count))[1])
+    stream.apply(feed, 0)
+    # Three MGETs to load, then three scripts in one pipeline.
+    assert counts == [1, 1, 1, 3]
+    assert len(stream.rows()) == 2_500
