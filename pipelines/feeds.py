@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headwater.events.batch import Events
-from headwater.events.select import Selected, select
+from headwater.events.select import select
 from headwater.online import scripts
 from headwater.online.connection import CommandError, Connection
 from headwater.online.expiry import expiry_of
@@ -127,18 +127,21 @@ class ViewFeed:
         rows, new = self.table.numbers(key_items(selected.keys))
         self._load(new)
         touched = self.table.fold(rows, selected) if len(rows) else rows
+
+        def fold_again(again: Ints) -> None:
+            mine = np.isin(rows, again)
+            self.table.fold(rows[mine], selected.take(mine))
+
         # 6. Write whole rows and the new positions behind the fence.
-        self._write(touched, rows, selected, moving)
-        self.positions.update(moving)
+        self._write(touched, moving, Counters.of(self.layout, selected), fold_again)
 
     def advance(self, nexts: Mapping[int, int]) -> None:
         """Move positions past records that nobody reads (aborted transactions), rows untouched."""
         moving = {p: n for p, n in nexts.items() if n > self.positions.get(p, n)}
         if moving:
-            self._send([self._chunk(np.empty(0, np.int64))], moving, Counters(), self._never)
-            self.positions.update(moving)
+            self._write(np.empty(0, np.int64), moving, Counters(), self._never)
 
-    def _never(self, chunk: _Chunk, bad: list[int]) -> _Chunk:
+    def _never(self, again: Ints) -> None:
         raise AssertionError("a script without rows has no conflicts")
 
     def _due(self, events: Events) -> Events:
@@ -160,10 +163,13 @@ class ViewFeed:
     def _reload(self, rows: Ints) -> None:
         self.table.load(rows, self.connection.command("MGET", *(self._names[r] for r in rows.tolist())))
 
-    def _write(self, touched: Ints, rows: Ints, selected: Selected, moving: dict[int, int]) -> None:
+    def _write(
+        self, touched: Ints, moving: dict[int, int], counts: Counters, merge_again: Callable[[Ints], None]
+    ) -> None:
+        """Write rows and positions; `merge_again` merges this batch once more into rows that were read again."""
         chunks = [self._chunk(touched[i : i + ROWS_A_SCRIPT]) for i in range(0, len(touched), ROWS_A_SCRIPT)]
-        again = partial(self._again, rows=rows, selected=selected)
-        self._send(chunks or [self._chunk(touched)], moving, Counters.of(self.layout, selected), again)
+        self._send(chunks or [self._chunk(touched)], moving, counts, partial(self._again, merge_again))
+        self.positions.update(moving)
 
     def _send(
         self,
@@ -198,7 +204,7 @@ class ViewFeed:
         values, digests = self.table.encode(rows) if len(rows) else ([], np.empty(0, np.uint64))
         return _Chunk(rows, self.table.digests[rows].tobytes(), values, digests)
 
-    def _again(self, chunk: _Chunk, bad: list[int], *, rows: Ints, selected: Selected) -> _Chunk:
+    def _again(self, merge_again: Callable[[Ints], None], chunk: _Chunk, bad: list[int]) -> _Chunk:
         """The rows of a chunk that another worker changed first: read, merged and encoded again."""
         self.conflicts += len(bad)
         index = np.array(bad, np.int64)
@@ -207,8 +213,7 @@ class ViewFeed:
         self.table.digests[chunk.rows[written]] = chunk.digests[written]
         again = chunk.rows[index]
         self._reload(again)
-        mine = np.isin(rows, again)
-        self.table.fold(rows[mine], selected.take(mine))
+        merge_again(again)
         return self._chunk(again)
 
     def _request(

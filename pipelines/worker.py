@@ -52,7 +52,7 @@ class WorkerSettings:
 
 
 @dataclass
-class _Source:
+class SourceFeeds:
     """What the worker holds of one source: its admission and the feeds of its views."""
 
     topic: str
@@ -77,7 +77,7 @@ class Worker:
         self.events = 0
         self._stopping = False
         self._plan: PublishedPlan | None = None
-        self._sources: dict[str, _Source] = {}
+        self._sources: dict[str, SourceFeeds] = {}
         self._batches: MicroBatches | None = None
         self._dead_letters: DeadLetters | None = None
         self._schemas = Schemas(schema_registry)
@@ -139,6 +139,7 @@ class Worker:
         # 1. Poll a micro-batch.
         try:
             polled = self._batches.poll(self.settings.batch, self.settings.wait)
+            waiting = self._apply_all(polled)
         except BeforeLogStart:
             # What else was polled is lost to us, and a position that fits no log is looked into: read all again.
             self._plan = None
@@ -147,7 +148,6 @@ class Worker:
         except TopicChanged as changed:
             self._verify_topics(self._plan, self._sources)
             raise Unreachable(f"Kafka does not know a topic that exists: {changed}") from changed
-        waiting = self._apply_all(polled)
         if not polled:
             self._advance_idle()
         self._commit()
@@ -165,7 +165,7 @@ class Worker:
         self._outages.back(SCHEMA_REGISTRY, self._schemas.answered)
         return waiting
 
-    def _apply(self, source: _Source, batch: TopicBatch) -> None:
+    def _apply(self, source: SourceFeeds, batch: TopicBatch) -> None:
         self._warn_of_lag(source, batch)
         # 2, 3. Decode and admit; dead letters are acknowledged before the position moves.
         admitted = source.admission.admit(batch.values, batch.partition, batch.offset, batch.broker_time)
@@ -206,7 +206,7 @@ class Worker:
         except Unreachable as error:
             _log.warning("%s", error)
 
-    def _warn_of_lag(self, source: _Source, batch: TopicBatch) -> None:
+    def _warn_of_lag(self, source: SourceFeeds, batch: TopicBatch) -> None:
         kept = [f.fill.retention_ms for f in source.feeds if f.fill.retention_ms > 0]
         now = time.time_ns() // 1000
         self._alarms.look(source.topic, int(batch.broker_time.min()), now, min(kept, default=None))
@@ -247,12 +247,17 @@ class Worker:
             self._batches = None
         if self._sources:
             self._dead_letters = self._dead_letters or DeadLetters(self.kafka)
-            group = f"headwater-stream-{self.project}"
-            topics = sorted(self._sources)
-            self._batches = MicroBatches(self.kafka, group, topics, self._starts, outages=self._outages)
+            self._batches = self._open_batches(sorted(self._sources))
 
-    def _sources_of(self, plan: PublishedPlan) -> dict[str, _Source]:
-        found: dict[str, _Source] = {}
+    def _open_batches(self, topics: list[str]) -> MicroBatches:
+        """Where the events of these topics come from."""
+        return MicroBatches(self.kafka, stream_group(self.project), topics, self._starts, outages=self._outages)
+
+    def _feed_of(self, view: StreamView, fill: Fill) -> ViewFeed:
+        return ViewFeed(self.connection, self.project, view, fill)
+
+    def _sources_of(self, plan: PublishedPlan) -> dict[str, SourceFeeds]:
+        found: dict[str, SourceFeeds] = {}
         for view, fill_id in fills_of(plan):
             fill = load_fill(self.connection, self.project, view.name, fill_id)
             source = source_of(plan, view)
@@ -266,12 +271,12 @@ class Worker:
                     f"'headwater backfill {view.name}' has filled the new ones."
                 )
             else:
-                mine = found.setdefault(source.topic, _Source(source.topic, Admission(source, self._schemas)))
-                mine.feeds.append(ViewFeed(self.connection, self.project, view, fill))
+                mine = found.setdefault(source.topic, SourceFeeds(source.topic, Admission(source, self._schemas)))
+                mine.feeds.append(self._feed_of(view, fill))
         self._verify_topics(plan, found)
         return found
 
-    def _verify_topics(self, plan: PublishedPlan | None, sources: dict[str, _Source]) -> None:
+    def _verify_topics(self, plan: PublishedPlan | None, sources: dict[str, SourceFeeds]) -> None:
         """Stop where a topic is another one, or ends before a position; give up feeds that the log has left behind."""
         asked, facts = time.monotonic(), topic_facts(self.kafka, sources)
         if facts:
@@ -326,7 +331,7 @@ class Worker:
             return None
         return {place: o for place, o in self._least_positions().items() if place in set(places)}
 
-    def _begin(self, source: _Source, feed: ViewFeed, partitions: list[int]) -> None:
+    def _begin(self, source: SourceFeeds, feed: ViewFeed, partitions: list[int]) -> None:
         try:
             feed.begin(partitions)
         except PositionsLost as lost:
@@ -407,6 +412,11 @@ class Worker:
         if (about or text) not in self._said:
             self._said.add(about or text)
             _log.warning("%s", text)
+
+
+def stream_group(project: str) -> str:
+    """The consumer group of a project's workers; its offsets in Kafka are for monitors."""
+    return f"headwater-stream-{project}"
 
 
 class CaughtUp:

@@ -125,13 +125,25 @@ class RowTable:
         if not here:
             return
         found = [d for d in data if d is not None]
-        rows, taken = rows[here], decode(self.layout, found)
-        self.newest[rows] = taken.newest
+        rows = rows[here]
+        self.absorb(rows, found)
         self.digests[rows] = np.fromiter((int.from_bytes(d[:8], "little") for d in found), np.uint64, len(found))
+
+    def absorb(self, rows: Ints, data: Sequence[bytes]) -> None:
+        """Merge encoded rows into rows, each of which comes once; none of their events may be in the row already.
+
+        Like all merging it needs no order: a row that is absorbed may itself be of a part of the events alone.
+        """
+        taken = decode(self.layout, data)
         self._widen(int(taken.partition.max(initial=0)) + 1)
-        self.applied[rows[taken.part_row], taken.partition] = taken.applied
-        self.born[rows[taken.part_row], taken.partition] = taken.born
+        self.newest[rows] = np.maximum(self.newest[rows], taken.newest)
+        at = (rows[taken.part_row], taken.partition)
+        self.born[at] = np.where(self.applied[at] < 0, taken.born, self.born[at])
+        self.applied[at] = np.maximum(self.applied[at], taken.applied)
         for ring, tiles in zip(self.rings, taken.groups, strict=True):
+            seen = tiles.tile >= ring.group.first_tile(self.newest[rows] + 1)[tiles.row]
+            if not seen.all():
+                tiles = Tiles(tiles.row[seen], tiles.tile[seen], [s.take(seen) for s in tiles.states])
             ring.merge(rows[tiles.row], tiles.tile, tiles.states)
 
     def fold(self, rows: Ints, events: Selected, *, born: int | None = None) -> Ints:
