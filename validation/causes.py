@@ -60,10 +60,11 @@ class Causes:
     # -- rows that are not what they say ------------------------------------------------------------------------
 
     @staticmethod
-    def unreadable(view: StreamView, key: bytes, reason: str) -> Difference:
+    def unreadable(view: StreamView, key: bytes, data: bytes, reason: str) -> Difference:
         """Bytes that are no row of this codec."""
         return Difference(
             "defect", f"the bytes are no row that this Headwater reads: {reason}",
+            f"it has {len(data)} bytes, {data[:16].hex(' ') or 'none'}",
             action=f"{repair_command(view, key)}; where another version of Headwater wrote it, upgrade this one instead",
         )  # fmt: skip
 

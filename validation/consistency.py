@@ -100,7 +100,7 @@ class _Check:
             try:
                 header = read_header(data)
             except ReadError as error:
-                self.differences[key] = Causes.unreadable(self.view, key, str(error))
+                self.differences[key] = Causes.unreadable(self.view, key, data, str(error))
                 continue
             if digest_of(data) != header.digest:
                 self.differences[key] = Causes.changed_bytes(self.view, key, header, digest_of(data))
@@ -187,7 +187,9 @@ class _Check:
         """Some of every cause, the unexplained first."""
         seen: Counter[str] = Counter()
         out = []
-        for key, difference in sorted(self.differences.items(), key=lambda item: item[1].cause not in DEFECTS):
+        for key, difference in sorted(
+            self.differences.items(), key=lambda item: (item[1].cause not in DEFECTS, item[0])
+        ):
             seen[difference.cause] += 1
             if seen[difference.cause] <= EXAMPLES:
                 out.append((key, difference))

@@ -52,7 +52,7 @@ def check_snapshots(
         if served.get(k) != expected.get(k) or (k not in expected and k not in served)
     }
     counts = Counter(d.cause for d in found.values())
-    first = sorted(found, key=lambda k: found[k].cause not in DEFECTS)[:EXAMPLES]
+    first = sorted(found, key=lambda k: (found[k].cause not in DEFECTS, k))[:EXAMPLES]
     return ViewCheck(
         view.name, now, len(chosen), sum(served[k] == expected.get(k) for k in chosen),
         len(keys), len(keys) - len(found), dict(counts), tuple(_example(view, k, found[k]) for k in first),

@@ -24,7 +24,7 @@ def uncheckable(view: View, rows: Mapping[bytes, bytes], difference: Difference,
             shown(key), difference.cause, difference.detail, entity_text(key, names),
             difference.row, difference.log, "", difference.action,
         )
-        for key in list(rows)[:EXAMPLES]
+        for key in sorted(rows)[:EXAMPLES]
     ] or [difference.example("all rows")]  # fmt: skip
     counts = {difference.cause: max(len(rows), 1)}
     return ViewCheck(view.name, now, 0, 0, len(rows), 0, counts, tuple(examples))

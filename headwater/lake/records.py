@@ -16,9 +16,10 @@ import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import CommitProperties, write_deltalake
-from deltalake.exceptions import CommitFailedError
+from deltalake.exceptions import CommitFailedError, DeltaError
 
-from headwater.lake.tables import MICROS, TablePath, read_table
+from headwater.errors import LakeDamaged, Unreachable
+from headwater.lake.tables import MICROS, TablePath, first_line, read_table
 from headwater.receipts.results import ViewCheck
 
 _GAPS = pa.schema([
@@ -129,6 +130,16 @@ def _results(table: pa.Table) -> list[ViewCheck]:
 
 
 def append_rows(table: TablePath, rows: pa.Table) -> None:
-    """Append to a table, creating it where there is none; new columns are added, old rows have null in them."""
+    """Append to a table, creating it where there is none; new columns are added, old rows have null in them.
+
+    Raises:
+        LakeDamaged: the table's log cannot be read, or not be gone on with.
+        Unreachable: the disk or the object store failed.
+    """
     handle = table.open() or table.create(rows.schema)
-    write_deltalake(handle, rows, mode="append", schema_mode="merge", commit_properties=RETRIES)
+    try:
+        write_deltalake(handle, rows, mode="append", schema_mode="merge", commit_properties=RETRIES)
+    except DeltaError as error:
+        raise LakeDamaged(f"Table {table.name!r} of the lake ({table.uri}) takes no rows: {first_line(error)}") from error
+    except OSError as error:
+        raise Unreachable(f"The lake's table {table.name!r} cannot be written: {error}") from error
