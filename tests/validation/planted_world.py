@@ -122,6 +122,11 @@ class PlantedWorld(World):
         activate(self.connection, self.project, "profile")
         return table
 
+    def close(self) -> None:
+        """A producer that outlives the session's broker complains."""
+        del self._producer, self.admin
+        self.connection.close()
+
     # -- what the command says ----------------------------------------------------------------------------------
 
     def check(self, *args: str) -> Said:

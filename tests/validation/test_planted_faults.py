@@ -6,6 +6,7 @@ Real Kafka, Redis and lake, and the command itself. The world is shared: each te
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,8 +20,10 @@ KEY = b"3"
 
 
 @pytest.fixture(scope="module")
-def world(redis_url: str, kafka: str, tmp_path_factory: pytest.TempPathFactory) -> PlantedWorld:
-    return PlantedWorld(redis_url, kafka, tmp_path_factory.mktemp("planted"))
+def world(redis_url: str, kafka: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PlantedWorld]:
+    world = PlantedWorld(redis_url, kafka, tmp_path_factory.mktemp("planted"))
+    yield world
+    world.close()
 
 
 @pytest.fixture(autouse=True)
