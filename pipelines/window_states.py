@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from headwater.aggregations.approx_distinct import FULL, LIMIT, REGISTERS, SCALE, pack
 from headwater.aggregations.components import Events, Extreme, States, TextExtreme, Total, Values, as_bytes, objects_of
 from headwater.aggregations.hash_sets import HashSet
+from headwater.aggregations.last_n import LastN
 from headwater.aggregations.latest import NONE, Earliest, Latest
 from headwater.aggregations.numbers import to_ordered
 from headwater.aggregations.squares import Squares, words_of
@@ -32,7 +33,7 @@ from headwater.windows.law import window_start
 if TYPE_CHECKING:
     import pyarrow as pa
 
-Component = Events | Values | Total | Squares | Extreme | TextExtreme | Latest | HashSet
+Component = Events | Values | Total | Squares | Extreme | TextExtreme | Latest | LastN | HashSet
 _LOW = 0xFFFFFFFF
 
 
@@ -164,6 +165,10 @@ class _Writer:
             case Extreme() | TextExtreme():
                 function = "MAX" if component.greatest else "MIN"
                 return _filtered(f"{function}({self._plain(component.column)})", holds)
+            case LastN():
+                place = f"STRUCT(_t AS t, _p AS p, _o AS o, {self._plain(component.column)} AS v)"
+                newest = f"MAX_BY({place}, STRUCT(_t, _p, _o), {component.n})"
+                return _filtered(newest, [*holds, f"{_q(component.column)} IS NOT NULL"])
             case Latest():
                 value = self._plain(component.column)
                 there = [*holds, f"{_q(component.column)} IS NOT NULL"]
@@ -259,6 +264,8 @@ def _decoded(component: Component, column: pa.ChunkedArray) -> States:
             return States(_ordered(component.dtype, array, component.empty[0])[:, None])
         case TextExtreme():
             return States(np.zeros((len(array), 1), np.int64), _objects(array))
+        case LastN():
+            return component.state_of([[tuple(e.values()) for e in s or ()] for s in array.to_pylist()])
         case Latest():
             return _latest(component, array)
         case HashSet():

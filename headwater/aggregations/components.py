@@ -100,6 +100,22 @@ class Component(Protocol):
         """Element by element: the state of the events of both."""
 
 
+class Timed:
+    """A component whose states say when their events were: one state a row serves all windows.
+
+    That works for what needs no more than the newest events, since every window ends behind the row's newest one.
+    Such a state is kept beside the lifetime ones, without tiles; `within` cuts it to a window.
+    """
+
+    def merge(self, old: States, new: States, since: Ints | None = None) -> States:
+        """As `Component.merge`; without events before `since` (int64 microseconds a state), where given."""
+        raise NotImplementedError
+
+    def within(self, states: States, since: Ints) -> States:
+        """What a window that begins at `since` (microseconds, one a state) sees of the states."""
+        raise NotImplementedError
+
+
 @dataclass(frozen=True)
 class Events:
     """How many events counted: 1 word."""

@@ -25,6 +25,7 @@ from headwater.aggregations.components import (
     objects_of,
 )  # fmt: skip
 from headwater.aggregations.hash_sets import HashSet
+from headwater.aggregations.last_n import LastN
 from headwater.aggregations.latest import NONE, Earliest, Latest
 from headwater.aggregations.numbers import from_ordered, quotients, unit_of
 from headwater.aggregations.squares import Squares, variances
@@ -54,6 +55,14 @@ def components_of(feature: Feature) -> tuple[Component, ...]:
         case "first" | "last":
             assert f.column_dtype is not None
             return ((Earliest if f.function == "first" else Latest)(column, f.column_dtype, f.where),)
+        case "last_n":
+            assert f.column_dtype is not None
+            assert f.n is not None
+            return (LastN(column, f.column_dtype, f.n, f.where),)
+        case "last_n":
+            assert f.column_dtype is not None
+            assert f.n is not None
+            return (LastN(column, f.column_dtype, f.n, f.where),)
         case "approx_distinct":
             return (HashSet(column, f.where),)
     raise ReadError(f"Feature {f.name!r} has the function {f.function!r}, which this version does not know.")
@@ -118,6 +127,12 @@ def _last(feature: Feature, states: Sequence[States]) -> Column:
     return _nullable(feature.dtype, values, states[0].words[:, 0] != NONE)
 
 
+def _last_n(feature: Feature, states: Sequence[States]) -> Column:
+    (component,) = components_of(feature)
+    assert isinstance(component, LastN)
+    return component.values(states[0])
+
+
 def _approx_distinct(feature: Feature, states: Sequence[States]) -> Column:
     assert states[0].objects is not None
     counts = [estimate_packed(p) if p else 0 for p in states[0].objects.tolist()]
@@ -126,7 +141,7 @@ def _approx_distinct(feature: Feature, states: Sequence[States]) -> Column:
 
 _FINISH: dict[str, Callable[[Feature, Sequence[States]], Column]] = {
     "count": _count, "sum": _sum, "mean": _mean, "var": _var, "stddev": _stddev, "min": _extreme, "max": _extreme,
-    "first": _last, "last": _last, "approx_distinct": _approx_distinct,
+    "first": _last, "last": _last, "last_n": _last_n, "approx_distinct": _approx_distinct,
 }  # fmt: skip
 FUNCTIONS = tuple(_FINISH)
 """The functions that this version knows."""

@@ -102,17 +102,16 @@ def table(rows: FeatureRows) -> str:
 
     from headwater.online.feature_rows import rfc_3339
 
+    values_of = list(rows.shaped(rfc_3339).values())[len(rows.entities) :]
     width = max([len(c.feature) + 2 for c in rows.shape.columns] + [len(v) for v in rows.statuses])
     out = []
     for i in range(len(rows)):
         out.append("  ".join(f"{name}={_shown(values[i])}" for name, values in rows.entities.items()))
         for view, statuses in rows.statuses.items():
             out.append(f"  {view:<{width}}  {statuses[i]}, as of {rfc_3339(rows.as_of[view][i])}")
-            for column, values in zip(rows.shape.columns, rows.values, strict=True):
+            for column, values in zip(rows.shape.columns, values_of, strict=True):
                 if column.view == view:
-                    value = values[i]
-                    shown = rfc_3339(value) if column.dtype == "timestamp" and value is not None else _shown(value)
-                    out.append(f"    {column.feature:<{width - 2}}  {shown}")
+                    out.append(f"    {column.feature:<{width - 2}}  {_shown(values[i])}")
             if rows.receipts:
                 receipt = msgspec.json.encode(rows.receipts[view][i]).decode()
                 out.append(f"    {'receipt':<{width - 2}}  {receipt}")

@@ -4,7 +4,7 @@ Beside `headwater/feast/` the only package that imports Feast.
 """
 
 from headwater.definitions.expectations import Between, InSet, NotNull
-from headwater.definitions.operators import ApproxDistinct, Count, First, Last, Max, Mean, Min, Stddev, Sum, Var
+from headwater.definitions.operators import ApproxDistinct, Count, First, Last, LastN, Max, Mean, Min, Stddev, Sum, Var
 from headwater.definitions.sources import SnapshotSource, StreamSource
 from headwater.definitions.views import BatchView, StreamView
 
@@ -16,6 +16,7 @@ __all__ = [
     "First",
     "InSet",
     "Last",
+    "LastN",
     "Max",
     "Mean",
     "Min",

@@ -133,6 +133,18 @@ class Last(Operator):
 
 
 @dataclass(frozen=True)
+class LastN(Operator):
+    """The newest n values of a column that are not null, newest first: a list, empty where there are none.
+
+    By (event time, partition, offset); n from 1 to 1,000.
+    """
+
+    function: ClassVar[str] = "last_n"
+    column: str
+    n: int
+
+
+@dataclass(frozen=True)
 class ApproxDistinct(Operator):
     """The number of distinct values: int64, exact to 256, then within some 2.3 %; 0 where there are none."""
 

@@ -19,15 +19,15 @@ from feast.feature_view import FeatureView
 from feast.infra.online_stores import online_store
 from feast.protos.feast.serving.ServingService_pb2 import FieldStatus, GetOnlineFeaturesResponse
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey
-from feast.protos.feast.types.Value_pb2 import Value
+from feast.protos.feast.types.Value_pb2 import BoolList, BytesList, DoubleList, Int64List, StringList, Value
 from feast.repo_config import FeastConfigBaseModel, RepoConfig
 from google.protobuf.timestamp_pb2 import Timestamp  # type: ignore[import-untyped]
 
 from headwater.columns import Column
-from headwater.dtypes import Dtype
+from headwater.dtypes import Dtype, element_of, is_list
 from headwater.errors import Unavailable, UnknownName, UsageError, nearest
 from headwater.online.connection import Connection
-from headwater.online.feature_rows import FeatureRows, to_datetime
+from headwater.online.feature_rows import FeatureRows, to_datetime, with_times
 from headwater.online.keys import plan_id_key, plan_key
 from headwater.online.plain_writes import write_plain_rows
 from headwater.online.plan_store import load_published, retire
@@ -38,10 +38,11 @@ from headwater.serving.client import Client
 
 WriteRow = tuple[EntityKey, dict[str, Value], datetime, datetime | None]
 
-_FIELDS: dict[Dtype, str] = {
-    "int64": "int64_val", "float64": "double_val", "string": "string_val",
-    "bool": "bool_val", "bytes": "bytes_val", "timestamp": "unix_timestamp_val",
+_FIELDS: dict[str, tuple[str, type[Any]]] = {
+    "int64": ("int64", Int64List), "float64": ("double", DoubleList), "string": ("string", StringList),
+    "bool": ("bool", BoolList), "bytes": ("bytes", BytesList), "timestamp": ("unix_timestamp", Int64List),
 }  # fmt: skip
+"""How Feast's protobuf names a type's field, and the message of its lists."""
 _NULL = Value()
 
 
@@ -196,11 +197,13 @@ def _add_version(response: GetOnlineFeaturesResponse, table: FeatureView) -> Non
 
 
 def _values(dtype: Dtype, values: list[Any]) -> list[Value]:
-    field = _FIELDS[dtype]
-    if dtype == "timestamp":
+    field, message = _FIELDS[element_of(dtype)]
+    if element_of(dtype) == "timestamp":
         # Feast's timestamps are whole seconds.
-        values = [None if value is None else value // 1_000_000 for value in values]
-    return [_NULL if value is None else Value(**{field: value}) for value in values]
+        values = [with_times(value, lambda micros: micros // 1_000_000) for value in values]
+    if is_list(dtype):
+        return [_NULL if value is None else Value(**{f"{field}_list_val": message(val=value)}) for value in values]
+    return [_NULL if value is None else Value(**{f"{field}_val": value}) for value in values]
 
 
 def _python(value: Value) -> Any:

@@ -160,6 +160,14 @@ def _first(feature: Feature, kept: Kept, lo: NDArray[np.int64], hi: NDArray[np.i
     return _nullable(kept.dtype, kept.values[np.minimum(lo, len(kept.values) - 1)], lo, hi)
 
 
+def _last_n(feature: Feature, kept: Kept, lo: NDArray[np.int64], hi: NDArray[np.int64]) -> Column:
+    assert feature.n is not None
+    values = kept.values[::-1].tolist()
+    first = len(values) - hi
+    spans = zip(first.tolist(), np.minimum(first + feature.n, len(values) - lo).tolist(), strict=True)
+    return Column.of(feature.dtype, [values[a:b] for a, b in spans])
+
+
 def _approx_distinct(feature: Feature, kept: Kept, lo: NDArray[np.int64], hi: NDArray[np.int64]) -> Column:
     return Column("int64", approx_distinct(kept.values, lo, hi))
 
@@ -179,5 +187,5 @@ def _blank(dtype: Any, length: int) -> NDArray[Any]:
 
 FUNCTIONS: dict[str, Callable[[Feature, Kept, NDArray[np.int64], NDArray[np.int64]], Column]] = {
     "count": _count, "sum": _sum, "mean": _mean, "var": _var, "stddev": _var, "min": _min, "max": _max,
-    "first": _first, "last": _last, "approx_distinct": _approx_distinct,
+    "first": _first, "last": _last, "last_n": _last_n, "approx_distinct": _approx_distinct,
 }  # fmt: skip

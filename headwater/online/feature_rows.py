@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
-from headwater.dtypes import Dtype
+from headwater.dtypes import Dtype, element_of
 from headwater.errors import UsageError
 from headwater.receipts.receipt import Receipt
 
@@ -34,7 +34,7 @@ class Shape:
         self.key_dtypes = dict(key_dtypes)
         self.full_names = [f"{c.view}__{c.feature}" for c in columns]
         self.short_names = [c.feature for c in columns]
-        self.times = [i for i, c in enumerate(columns) if c.dtype == "timestamp"]
+        self.times = [i for i, c in enumerate(columns) if element_of(c.dtype) == "timestamp"]
         self._distinct = {full: self._are_distinct(full) for full in (True, False)}
 
     def _are_distinct(self, full: bool) -> bool:
@@ -108,9 +108,16 @@ class FeatureRows:
         if shape.times:
             values = list(values)
             for i in shape.times:
-                values[i] = [None if t is None else time(t) for t in values[i]]
+                values[i] = [with_times(value, time) for value in values[i]]
         out.update(zip(shape.names(full_feature_names), values, strict=True))
         return out
+
+
+def with_times(value: Any, time: Callable[[int], Any]) -> Any:
+    """A timestamp, a list of them, or None, its times shown by `time` (given their microseconds)."""
+    if isinstance(value, list):
+        return [with_times(v, time) for v in value]
+    return None if value is None else time(value)
 
 
 def to_datetime(micros: int) -> Any:

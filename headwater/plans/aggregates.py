@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from headwater.definitions.facts import OperatorFacts
-from headwater.dtypes import NUMERIC, Dtype
+from headwater.dtypes import NUMERIC, Dtype, list_of
 from headwater.durations import format_duration
 from headwater.errors import nearest
 from headwater.expressions.syntax import Expr
@@ -16,10 +16,12 @@ from headwater.windows.law import hop_of
 
 MOST_TILES = 20_000
 """How many tiles of one hop a row may keep."""
+MOST_VALUES = 1_000
+"""How many values a list may have at most: all of them lie in each row."""
 
 CLASSES = {
     "count": "Count", "sum": "Sum", "mean": "Mean", "var": "Var", "stddev": "Stddev", "min": "Min", "max": "Max",
-    "first": "First", "last": "Last", "approx_distinct": "ApproxDistinct",
+    "first": "First", "last": "Last", "last_n": "LastN", "approx_distinct": "ApproxDistinct",
 }  # fmt: skip
 _TAKES: dict[str, tuple[str, ...]] = {
     "sum": NUMERIC, "mean": NUMERIC, "var": NUMERIC, "stddev": NUMERIC,
@@ -42,6 +44,7 @@ def compile_operator(
     before = len(problems.errors)
     dtype = _column_type(place, operator, columns, problems)
     scale = _scale(place, operator, dtype, problems)
+    n = _whole(f"{place}, n", operator.n, MOST_VALUES, problems) if operator.function == "last_n" else None
     windows = _windows(place, operator, problems)
     names = _names(operator, [text for text, _, _ in windows])
     for name in names:
@@ -49,7 +52,7 @@ def compile_operator(
     if len(problems.errors) > before:
         return []
     return [
-        Feature(name, operator.function, operator.column, dtype, window, hop, where, scale, _result(operator, dtype))
+        Feature(name, operator.function, operator.column, dtype, window, hop, where, scale, _result(operator, dtype), n)
         for name, (_, window, hop) in zip(names, windows, strict=True)
     ]
 
@@ -85,6 +88,13 @@ def _scale(place: str, operator: OperatorFacts, dtype: str | None, problems: Pro
         problems.add(f"{place}, scale", f"expected a whole number from 0 to 15, got {operator.scale!r}.")
         return 0
     return operator.scale if dtype == "float64" else 0
+
+
+def _whole(place: str, given: Any, most: int, problems: Problems) -> int | None:
+    if not isinstance(given, int) or isinstance(given, bool) or not 1 <= given <= most:
+        problems.add(place, f"expected a whole number from 1 to {most:,}, got {given!r}.")
+        return None
+    return given
 
 
 _Window = tuple[str | None, int | None, int | None]
@@ -137,4 +147,6 @@ def _names(operator: OperatorFacts, windows: list[str | None]) -> list[Any]:
 def _result(operator: OperatorFacts, dtype: Dtype | None) -> Dtype:
     if operator.function in ("count", "approx_distinct") or dtype is None:
         return "int64"
+    if operator.function == "last_n":
+        return list_of(dtype)
     return "float64" if operator.function in ("mean", "var", "stddev") else dtype

@@ -164,7 +164,8 @@ def _feature(feature: Feature) -> str:
         over = f"over {format_duration(feature.window)} by {format_duration(feature.hop)}"
     where = "" if feature.where is None else f", where {to_sql(feature.where, 'duckdb')}"
     scale = f", scale {feature.scale}" if feature.scale else ""
-    return f"{what} {over}, {feature.dtype}{scale}{where}"
+    n = "" if feature.n is None else f", n {feature.n}"
+    return f"{what} {over}, {feature.dtype}{scale}{n}{where}"
 
 
 def _batch(view: BatchView) -> Described:

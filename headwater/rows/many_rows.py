@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from headwater.aggregations.components import Component, Ints, States, objects_of
 from headwater.aggregations.numbers import LOW, from_ordered, quotients
 from headwater.rows.codec import Sections, records, sections, states_at
-from headwater.rows.window_reads import ExtremeRead, OtherRead, SumRead, WindowRead, WindowReads
+from headwater.rows.window_reads import ExtremeRead, OtherRead, SumRead, WindowRead, WindowReads, seen_states
 
 _NARROW = 2**47
 """Sums of at most 65,535 words (a group's tiles) below this cannot wrap."""
@@ -52,7 +52,7 @@ class _Tiles:
 
     def __init__(self, reads: WindowReads, window: WindowRead, found: Sections, at: Ints) -> None:
         self.finished = reads.finished
-        self.window, self.found, self.rows = window, found, len(at)
+        self.window, self.found, self.rows, self.at = window, found, len(at), at
         row, to = records(*found.groups[window.number], window.group.width)
         if window.group.hop is not None and window.window is not None:
             first = (at - window.window) // window.group.hop
@@ -146,7 +146,8 @@ class _Tiles:
             state = states_at(self.found, component, self.row, self.to + group.offsets[number])
             if len(self.starts) < len(self.to):
                 state = component.merge_runs(state, self.starts)
-            states.append(state if self.complete else self._all_rows(component, state))
+            state = state if self.complete else self._all_rows(component, state)
+            states.append(seen_states(read.feature, component, state, self.at))
         return self.finished(read.feature, states)
 
     def _all_rows(self, component: Component, state: States) -> States:

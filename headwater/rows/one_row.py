@@ -18,7 +18,7 @@ from headwater.errors import ReadError
 from headwater.plans.plan import CODEC_VERSION
 from headwater.rows.codec import HEADER, WINDOWED
 from headwater.rows.layout import Group, RowLayout
-from headwater.rows.window_reads import ExtremeRead, OtherRead, SumRead, WindowRead, WindowReads
+from headwater.rows.window_reads import ExtremeRead, OtherRead, SumRead, WindowRead, WindowReads, seen_states
 
 _HEAD = struct.Struct("<8xBBHIQq")
 _NARROW = 2**47
@@ -48,7 +48,7 @@ class OneRow:
             if count:
                 tiles = _seen(window, row, start, count, at)
                 if len(tiles):
-                    self._read_window(window, tiles, row, tail, out)
+                    self._read_window(window, tiles, row, tail, at, out)
         return out, at, newest
 
     def _sections(self, row: bytes) -> tuple[int, int, list[tuple[int, int]]]:
@@ -72,7 +72,9 @@ class OneRow:
             raise _misfit(layout)
         return newest, place, sections
 
-    def _read_window(self, window: WindowRead, tiles: NDArray[np.int64], row: bytes, tail: int, out: list[Any]) -> None:
+    def _read_window(
+        self, window: WindowRead, tiles: NDArray[np.int64], row: bytes, tail: int, at: int, out: list[Any]
+    ) -> None:
         if window.bulk:
             if len(tiles) == 1:
                 total = most = least = tiles[0].tolist()
@@ -88,7 +90,7 @@ class OneRow:
                     out[read.to] = self._sum(read, count, total[low] if narrow else _exact(tiles, low))
             _read_extremes(window.extremes, total, most, least, out)
         for other in window.others:
-            out[other.to] = self._other(window.group, other, tiles, row, tail)
+            out[other.to] = self._other(window.group, other, tiles, row, tail, at)
 
     def _sum(self, read: SumRead, count: int, total: int) -> float | int:
         # Python's true division of integers is correctly rounded, as `quotients` is.
@@ -100,16 +102,17 @@ class OneRow:
             self._reads.finished(read.feature, _TOO_WIDE)
         return total
 
-    def _other(self, group: Group, read: OtherRead, tiles: NDArray[np.int64], row: bytes, tail: int) -> Any:
+    def _other(self, group: Group, read: OtherRead, tiles: NDArray[np.int64], row: bytes, tail: int, at: int) -> Any:
         states = []
         for number in read.place.components:
-            component, at = group.components[number], group.offsets[number]
-            state = States(tiles[:, at : at + component.width])
+            component, first = group.components[number], group.offsets[number]
+            state = States(tiles[:, first : first + component.width])
             if component.variable:
                 pointers = state.words[:, -1].tolist()
                 state = States(state.words.copy(), objects_of([_value(row, tail, p) for p in pointers]))
                 state.words[:, -1] = 0
-            states.append(state if len(tiles) == 1 else component.merge_runs(state, _FIRST))
+            state = state if len(tiles) == 1 else component.merge_runs(state, _FIRST)
+            states.append(seen_states(read.feature, component, state, np.array([at])))
         return self._reads.finished(read.feature, states)[0]
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headwater.aggregations.components import Component, Runs, States
+from headwater.aggregations.components import Component, Runs, States, Timed
 from headwater.events.select import Selected
 from headwater.rows.codec import Rows, Tiles, decode, encode
 from headwater.rows.layout import Group, RowLayout
@@ -44,8 +44,11 @@ class _Ring:
     def forget(self, rows: Ints) -> None:
         self.tiles.reshape(-1, self.group.slots)[rows] = NO_TILE
 
-    def merge(self, rows: Ints, tiles: Ints, states: Sequence[States]) -> None:
-        """Merge states into tiles; each (row, tile) comes once and lies inside of its row's windows."""
+    def merge(self, rows: Ints, tiles: Ints, states: Sequence[States], read_at: Ints | None = None) -> None:
+        """Merge states into tiles; each (row, tile) comes once and lies inside of its row's windows.
+
+        `read_at`: when each row is read first, which timed states are trimmed to.
+        """
         at = rows * self.group.slots + tiles % self.group.slots
         fresh = at[self.tiles[at] != tiles]
         if len(fresh):
@@ -54,11 +57,15 @@ class _Ring:
                 if objects is not None:
                     objects[fresh] = None
         self.tiles[at] = tiles
-        for component, first, objects, new in zip(
-            self.group.components, self.group.offsets, self.objects, states, strict=True
+        for i, (component, first, objects, new) in enumerate(
+            zip(self.group.components, self.group.offsets, self.objects, states, strict=True)
         ):
             z = slice(first - 1, first - 1 + component.width)
-            merged = component.merge(States(self.words[at, z], None if objects is None else objects[at]), new)
+            old = States(self.words[at, z], None if objects is None else objects[at])
+            if isinstance(component, Timed):
+                merged = component.merge(old, new, None if read_at is None else self.group.since(i, read_at))
+            else:
+                merged = component.merge(old, new)
             self.words[at, z] = merged.words
             if objects is not None:
                 objects[at] = merged.objects
@@ -144,7 +151,7 @@ class RowTable:
             seen = tiles.tile >= ring.group.first_tile(self.newest[rows] + 1)[tiles.row]
             if not seen.all():
                 tiles = Tiles(tiles.row[seen], tiles.tile[seen], [s.take(seen) for s in tiles.states])
-            ring.merge(rows[tiles.row], tiles.tile, tiles.states)
+            ring.merge(rows[tiles.row], tiles.tile, tiles.states, self.newest[rows[tiles.row]] + 1)
 
     def fold(self, rows: Ints, events: Selected, *, born: int | None = None) -> Ints:
         """Apply events to rows (`rows[i]` is that of event i); those already applied are skipped.
@@ -211,7 +218,7 @@ class RowTable:
             if not seen.all():
                 r, t, states = r[seen], t[seen], [s.take(seen) for s in states]
             if len(r):
-                ring.merge(r, t, states)
+                ring.merge(r, t, states, self.newest[r] + 1)
 
     def _reserve(self, rows: int) -> None:
         if rows <= self.capacity:

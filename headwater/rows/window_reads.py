@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-from headwater.aggregations.components import Extreme, States, objects_of
+from headwater.aggregations.components import Component, Extreme, States, Timed, objects_of
 from headwater.aggregations.numbers import unit_of
 from headwater.aggregations.statistics import finish
 from headwater.errors import ReadError
@@ -118,6 +119,13 @@ class WindowReads:
             return finish(feature, states).to_list()
         except (ReadError, UnicodeDecodeError) as error:
             raise ReadError(f"View {self.layout.view.name!r}: {error}") from None
+
+
+def seen_states(feature: Feature, component: Component, states: States, at: NDArray[np.int64]) -> States:
+    """What the feature's window sees of states when it is read at `at`; only timed ones are not cut to it by tiles."""
+    if feature.window is None or feature.hop is None or not isinstance(component, Timed):
+        return states
+    return component.within(states, (at - feature.window) // feature.hop * feature.hop)
 
 
 def _add(read: WindowRead, to: int, feature: Feature, place: Place) -> None:

@@ -9,12 +9,13 @@ Ours alone: `"receipts": true` adds `receipts`, and `as_of` may say when to read
 from __future__ import annotations
 
 import base64
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 import orjson
 
-from headwater.dtypes import Dtype
+from headwater.dtypes import Dtype, element_of, is_list
 from headwater.online.feature_rows import FeatureRows, rfc_3339
 
 
@@ -65,11 +66,18 @@ def encode(rows: FeatureRows, request: FeastRequest) -> bytes:
 
 
 def _transported(dtype: Dtype, values: list[Any]) -> list[Any]:
-    if dtype == "timestamp":
-        return [None if value is None else value // 1_000_000 for value in values]
-    if dtype == "bytes":
-        return [None if value is None else base64.b64encode(value).decode() for value in values]
-    return values
+    convert = _CONVERSIONS.get(element_of(dtype))
+    if convert is None:
+        return values
+    if is_list(dtype):
+        return [None if value is None else [convert(v) for v in value] for value in values]
+    return [None if value is None else convert(value) for value in values]
+
+
+_CONVERSIONS: dict[str, Callable[[Any], Any]] = {
+    "timestamp": lambda micros: micros // 1_000_000,
+    "bytes": lambda data: base64.b64encode(data).decode(),
+}
 
 
 def _with_nulls(values: list[Any], statuses: list[str]) -> list[str]:

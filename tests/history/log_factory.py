@@ -22,12 +22,15 @@ SOURCE = Source(
 )  # fmt: skip
 
 
-def make_feature(function, column=None, window=HOUR, hop=5 * MINUTE, scale=6, where=None, name=None, dtypes=FIELDS):
+def make_feature(
+    function, column=None, window=HOUR, hop=5 * MINUTE, scale=6, where=None, name=None, dtypes=FIELDS, n=None
+):
     """A feature of a plan; `column` None for count."""
     dtype = dtypes.get(column)
-    out = RESULTS.get(function, dtype)
+    out = f"list[{dtype}]" if function == "last_n" else RESULTS.get(function, dtype)
+    n = 3 if n is None and function == "last_n" else n
     name = name or f"{column}_{function}_{window}"
-    return Feature(name, function, column, dtype, window, None if window is None else hop, where, scale, out)
+    return Feature(name, function, column, dtype, window, None if window is None else hop, where, scale, out, n)
 
 
 def make_view(*features, keys=("customer",), where=None, derive=()):

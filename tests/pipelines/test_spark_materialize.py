@@ -28,6 +28,8 @@ FUNCTIONS = [
     ("var", "price"), ("stddev", "price"), ("var", "quantity"), ("stddev", "quantity"),
     ("first", "price"), ("first", "quantity"), ("first", "product"), ("first", "ts"), ("first", "paid"),
     ("first", "raw"), ("min", "raw"),
+    ("last_n", "price"), ("last_n", "quantity"), ("last_n", "product"), ("last_n", "ts"), ("last_n", "paid"),
+    ("last_n", "raw"),
 ]  # fmt: skip
 WINDOWS = [(HOUR, 5 * MINUTE), (30 * DAY, DAY), (None, None)]
 EVERYTHING = [make_feature(*what, *WINDOWS[i % 3]) for i, what in enumerate(FUNCTIONS)]

@@ -105,6 +105,34 @@ def test_a_late_event_inside_the_window_edits_its_tile():
     assert ViewReader(view).read([found[1,]], NOON + HOUR).values["None_count_3600000000"] == [2]
 
 
+def test_a_list_keeps_no_value_that_has_left_its_longest_window():
+    #   02:00          11:00      12:00
+    #     |--a--|  …     |----b----|        2h: the row with a is that of an event without a value
+    view = make_view(make_feature("last_n", "product"), make_feature("last_n", "product", 2 * HOUR))
+    late, new = {"customer": 1, "ts": NOON - 10 * HOUR}, {"customer": 1, "ts": NOON, "product": "b"}
+    for rows in ([{**late, "product": "a"}, new], [new, {**late, "product": "a"}]):
+        nothing = [{**r, "product": None} if r["ts"] < NOON else r for r in rows]
+        assert folded(view, rows)[0] == folded(view, nothing)[0]
+    found, *_ = folded(
+        make_view(*view.features, make_feature("last_n", "product", None)), [{**late, "product": "a"}, new]
+    )
+    assert b"a" in found[1,][-24:]
+
+
+def test_a_list_holds_the_newest_of_all_partitions_and_a_late_event_finds_its_place():
+    view = make_view(make_feature("last_n", "product", None, name="newest"))
+    rows = [
+        {"customer": 1, "ts": NOON, "product": "d"},
+        {"customer": 1, "ts": NOON - 2, "product": "late"},
+        {"customer": 1, "ts": NOON, "product": "e", "_partition": 1, "_offset": 0},
+        {"customer": 1, "ts": NOON - 1, "product": ""},
+        {"customer": 1, "ts": NOON + 1},
+    ]
+    found, events, _ = folded(view, rows)
+    assert streamed(view, events, [1, 2, 3, 4]) == found
+    assert ViewReader(view).read([found[1,]], NOON).values == {"newest": [["e", "d", ""]]}
+
+
 def test_an_event_too_late_for_any_tile_still_moves_what_the_row_has_applied():
     view = make_view(make_feature("count"))
     rows = [{"customer": 1, "ts": NOON}, {"customer": 1, "ts": NOON - 10 * HOUR}]

@@ -1,0 +1,129 @@
+"""Packed records: a state of several entries as bytes in words of 8, and the entries of many states as arrays.
+
+Apart from the components because all that hold lists, sets or counts of values share it. Little endian. Records of
+fixed width lie behind each other, and their number follows from the length. Where an entry ends with a value of any
+length::
+
+    word 0       number of records k
+    k records    `width` words each, the last of which is the value's length in bytes
+    then         the values' bytes in the order of the records, zeros to a full word
+
+A state without records is None.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Ints = NDArray[np.int64]
+_PADS = [b"\0" * n for n in range(8)]
+
+
+@dataclass(slots=True)
+class Records:
+    """Records of many states: `row` says whose each is, rising; `words` is (m, width) int64.
+
+    `values`: bytes a record, where records end with a value of any length (its word is then the length).
+    """
+
+    row: Ints
+    words: Ints
+    values: NDArray[Any] | None = None
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+    def take(self, index: NDArray[Any]) -> Records:
+        """The records at `index`."""
+        return Records(self.row[index], self.words[index], None if self.values is None else self.values[index])
+
+    @classmethod
+    def joined(cls, parts: Sequence[Records]) -> Records:
+        """The records of several parts, those of one state in the order of the parts."""
+        row = np.concatenate([p.row for p in parts])
+        # Parts are sorted by row, so a stable sort only merges them.
+        order = np.argsort(row, kind="stable")
+        values = [p.values for p in parts if p.values is not None]
+        words = np.concatenate([p.words for p in parts])
+        return cls(row[order], words[order], np.concatenate(values)[order] if values else None)
+
+
+def ranks(row: Ints) -> Ints:
+    """How many records of its own state lie before each record; `row` rises."""
+    changes = np.ones(len(row), np.bool_)
+    changes[1:] = row[1:] != row[:-1]
+    starts = np.flatnonzero(changes)
+    return np.arange(len(row)) - np.repeat(starts, np.diff(np.append(starts, len(row))))
+
+
+def unpack(packed: NDArray[Any], width: int, *, valued: bool = False) -> Records:
+    """The records of many packed states; `valued` where they end with values of any length."""
+    states = packed.tolist()
+    data = b"".join([p for p in states if p is not None])
+    words = np.frombuffer(data, "<i8").astype(np.int64, copy=False)
+    sizes = np.fromiter((0 if p is None else len(p) >> 3 for p in states), np.int64, len(states))
+    if not valued:
+        return Records(np.repeat(np.arange(len(states)), sizes // width), words.reshape(-1, width))
+    there = np.flatnonzero(sizes)
+    first = (np.cumsum(sizes) - sizes)[there]
+    counts = words[first]
+    row, to = np.repeat(there, counts), _places(first + 1, counts, width)
+    found = words[to[:, None] + np.arange(width)]
+    lengths = found[:, -1]
+    before = np.cumsum(lengths) - lengths
+    bases = (first + 1 + counts * width) * 8 - before[np.cumsum(counts) - counts]
+    begin = before + np.repeat(bases, counts)
+    cuts = zip(begin.tolist(), (begin + lengths).tolist(), strict=True)
+    return Records(row, found, objects_of_values([data[a:b] for a, b in cuts]))
+
+
+def pack(records: Records, n: int) -> NDArray[Any]:
+    """The packed states 0 to n - 1, None for those without records."""
+    if records.values is not None:
+        return _pack_valued(records, n)
+    data = np.ascontiguousarray(records.words, "<i8").tobytes()
+    ends = np.cumsum(np.bincount(records.row, minlength=n)) * (8 * records.words.shape[1])
+    cuts = ends.tolist()
+    out = np.empty(n, object)
+    out[:] = [data[a:b] if b > a else None for a, b in zip([0, *cuts], cuts, strict=False)]
+    return out
+
+
+def _pack_valued(records: Records, n: int) -> NDArray[Any]:
+    assert records.values is not None
+    width, counts = records.words.shape[1], np.bincount(records.row, minlength=n)
+    there = np.flatnonzero(counts)
+    counts = counts[there]
+    sizes = 1 + counts * width
+    ends = np.cumsum(sizes)
+    words = np.zeros(int(ends[-1]) if len(ends) else 0, "<i8")
+    first = ends - sizes
+    words[first] = counts
+    words[_places(first + 1, counts, width)[:, None] + np.arange(width)] = records.words
+    data, values = words.tobytes(), records.values.tolist()
+    lengths = np.add.reduceat(records.words[:, -1], np.cumsum(counts) - counts) if len(there) else counts
+    cuts = zip((first * 8).tolist(), (ends * 8).tolist(), strict=True)
+    spans = zip((np.cumsum(counts) - counts).tolist(), np.cumsum(counts).tolist(), (-lengths % 8).tolist(), strict=True)
+    out = np.full(n, None, object)
+    out[there] = objects_of_values(
+        [b"".join((data[a:b], *values[c:d], _PADS[pad])) for (a, b), (c, d, pad) in zip(cuts, spans, strict=True)]
+    )
+    return out
+
+
+def _places(first: Ints, counts: Ints, width: int) -> Ints:
+    """The first word of each record, given where each state's records begin."""
+    before = np.cumsum(counts) - counts
+    return np.repeat(first - before * width, counts) + np.arange(int(counts.sum())) * width
+
+
+def objects_of_values(items: list[bytes]) -> NDArray[Any]:
+    """A one-dimensional array of bytes values."""
+    out = np.empty(len(items), object)
+    out[:] = items
+    return out
