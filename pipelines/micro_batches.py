@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
@@ -46,6 +46,35 @@ class TopicBatch:
     broker_time: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     timestamp_type: NDArray[np.int8] = field(default_factory=lambda: np.empty(0, np.int8))
     nexts: dict[int, int] = field(default_factory=dict)
+
+
+class Batches(Protocol):
+    """Where a worker's micro-batches come from. `owned`: the places read; `held`: whether `restart` is due.
+
+    A batch is the worker's from one `poll` to the next; after `restart`, which drops it, reading begins at the
+    positions again.
+    """
+
+    owned: set[Place]
+    held: bool
+
+    def poll(self, most: int, wait: float) -> dict[str, TopicBatch]:
+        """A batch of each topic that has one; at most `most` records, waiting up to `wait` seconds."""
+
+    def ends_reached(self) -> dict[Place, int]:
+        """Offsets past which there is no record, however few a poll gave; right when it gave nothing."""
+
+    def restart(self) -> bool:
+        """Read from the positions again; False where they are unknown."""
+
+    def turn(self) -> None:
+        """Called after a refusal, before `restart`."""
+
+    def commit(self, nexts: Mapping[Place, int]) -> None:
+        """Tell Kafka how far the rows are."""
+
+    def close(self) -> None:
+        """Leave the servers."""
 
 
 class MicroBatches:
@@ -185,25 +214,31 @@ class MicroBatches:
 
     def _examine(self, messages: list[Message]) -> None:
         for m in messages:
-            error = m.error()
-            code = error.code()
-            if code in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
-                raise BeforeLogStart(m.topic(), m.partition())
-            if code in (
-                KafkaError.UNKNOWN_TOPIC_OR_PART,
-                KafkaError.UNKNOWN_TOPIC_ID,
-                103,  # INCONSISTENT_TOPIC_ID, for which confluent-kafka has no name
-            ):
-                raise TopicChanged(
-                    f"Topic {m.topic()!r} is gone or was made anew. Its rows belong to the old one; "
-                    f"run 'headwater apply' and 'headwater backfill' when the topic is as it should be."
-                )
-            if code in (*_AWAY, KafkaError._TRANSPORT, KafkaError._TIMED_OUT):
-                self._on_error(error)
-            elif code == KafkaError._PARTITION_EOF:
+            if m.error().code() == KafkaError._PARTITION_EOF:
                 self._ends[m.topic(), m.partition()] = m.offset()
+            elif passes(m.error()):
+                self._on_error(m.error())
             else:
-                raise Unreachable(f"Kafka: {error.str()} (topic {m.topic()}, partition {m.partition()}).")
+                raise failure_of(m)
+
+
+def passes(error: KafkaError) -> bool:
+    """Whether the consumer goes on by itself when what is wrong has passed."""
+    return error.code() in (*_AWAY, KafkaError._TRANSPORT, KafkaError._TIMED_OUT)
+
+
+def failure_of(message: Message) -> Exception:
+    """What a message that is an error means for whoever reads its partition."""
+    code, topic, partition = message.error().code(), message.topic(), message.partition()
+    if code in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
+        return BeforeLogStart(topic, partition)
+    # 103 is INCONSISTENT_TOPIC_ID, for which confluent-kafka has no name.
+    if code in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.UNKNOWN_TOPIC_ID, 103):
+        return TopicChanged(
+            f"Topic {topic!r} is gone or was made anew. Its rows belong to the old one; "
+            f"run 'headwater apply' and 'headwater backfill' when the topic is as it should be."
+        )
+    return Unreachable(f"Kafka: {message.error().str()} (topic {topic}, partition {partition}).")
 
 
 def _quiet() -> logging.Logger:

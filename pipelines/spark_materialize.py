@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -141,8 +141,15 @@ class SparkEngine:
             conf.set(key, before)
 
 
-def start_session(log: Path) -> Any:
-    """A Spark session on this machine; the JVM writes to `log` instead of the terminal.
+def start_session(
+    log: Path, *, app: str = "headwater materialize", otherwise: str = "local", conf: Mapping[str, str] | None = None
+) -> Any:
+    """A Spark session; the JVM writes to `log` instead of the terminal.
+
+    Args:
+        otherwise: the engine that works without Java.
+        conf: settings over ours; a `spark.master` that is another than this machine's own also leaves the
+            addresses of the driver to Spark.
 
     Raises:
         MissingExtra: PySpark is not installed.
@@ -156,11 +163,19 @@ def start_session(log: Path) -> Any:
     if not java_found():
         raise UsageError(
             "The engine 'spark' needs Java 17 or newer, and there is no 'java' on the PATH (JAVA_HOME is not set "
-            "either). Install it (on Debian: apt-get install default-jre-headless), or run --engine local."
+            "either). Install it (on Debian: apt-get install default-jre-headless), or run "
+            f"--engine {otherwise}."
         )
     os.environ["PYSPARK_PYTHON"] = os.environ["PYSPARK_DRIVER_PYTHON"] = sys.executable
-    builder = SparkSession.builder.master("local[2]").appName("headwater materialize")
-    for key, value in {**CONFIG, **MEANING}.items():
+    settings = {"spark.master": "local[2]", **CONFIG, **MEANING, **(conf or {})}
+    if not settings["spark.master"].startswith("local"):
+        for name in {"spark.driver.bindAddress", "spark.driver.host"} - set(conf or {}):
+            del settings[name]
+    # Python workers import the rooms as well.
+    rooms = [str(Path(__file__).resolve().parent.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    os.environ["PYTHONPATH"] = os.pathsep.join(rooms)
+    builder = SparkSession.builder.appName(app)
+    for key, value in settings.items():
         builder = builder.config(key, value)
     try:
         with _stderr_to(log):

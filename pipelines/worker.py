@@ -33,7 +33,7 @@ from headwater.plans.plan import StreamView
 from pipelines.dead_letters import DeadLetters
 from pipelines.feeds import PositionsLost, Refused, ViewFeed
 from pipelines.lag_alarms import LagAlarms
-from pipelines.micro_batches import BeforeLogStart, MicroBatches, Place, TopicBatch
+from pipelines.micro_batches import Batches, BeforeLogStart, MicroBatches, Place, TopicBatch
 from pipelines.outages import SCHEMA_REGISTRY, Outages
 from pipelines.topic_watch import TopicWatch
 
@@ -78,7 +78,7 @@ class Worker:
         self._stopping = False
         self._plan: PublishedPlan | None = None
         self._sources: dict[str, SourceFeeds] = {}
-        self._batches: MicroBatches | None = None
+        self._batches: Batches | None = None
         self._dead_letters: DeadLetters | None = None
         self._schemas = Schemas(schema_registry)
         self._freshness = FreshnessWriter(project)
@@ -249,7 +249,7 @@ class Worker:
             self._dead_letters = self._dead_letters or DeadLetters(self.kafka)
             self._batches = self._open_batches(sorted(self._sources))
 
-    def _open_batches(self, topics: list[str]) -> MicroBatches:
+    def _open_batches(self, topics: list[str]) -> Batches:
         """Where the events of these topics come from."""
         return MicroBatches(self.kafka, stream_group(self.project), topics, self._starts, outages=self._outages)
 
