@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from headwater.online.connection import Connection
-from headwater.online.plan_store import all_positions, load_fill
+from headwater.online.plan_store import all_positions, load_fill, scan_rows
 from headwater.online.topic_facts import topic_facts
 from tests.pipelines.stream_world import World, random_events
 
@@ -117,6 +117,28 @@ def test_redis_cut_back_by_seconds_under_a_worker_loses_nothing(own_redis, kafka
     assert outages(lines, "Redis") == ["away", "back"]
     # It read the positions again before it went on, and was not refused first.
     assert not any("Redis holds another position" in line for line in lines), lines
+    world.assert_equal_to_the_slow_loop()
+
+
+def test_redis_rolled_back_behind_an_open_connection_is_read_again(redis_url: str, kafka: str) -> None:
+    # A proxy hides a failover: no connection breaks, but the last seconds are gone.
+    world = World(redis_url, kafka)
+    world.publish()
+    worker = world.start_worker(batch=50)
+    world.produce(random_events(400))
+    world.wait_until_caught_up()
+    keys = [k for some in scan_rows(world.connection, b"hw:") for k in some if world.project.encode() in k]
+    kept = [(k, world.connection.command("GET", k)) for k in keys if b":row:" in k or b":pos:" in k]
+    world.produce(random_events(400, seed=2))
+    world.wait_until_caught_up()
+    lost = [k for some in scan_rows(world.connection, b"hw:row:%s:" % world.project.encode()) for k in some]
+    commands = [("MULTI",), ("DEL", *lost), *(("SET", key, value) for key, value in kept), ("EXEC",)]
+    world.connection.pipeline(commands)
+    assert sum(positions(world).values()) == 400
+    world.produce(random_events(100, seed=3))
+    world.wait_until_caught_up()
+    lines = stop(worker)
+    assert len([line for line in lines if "Redis holds another position" in line]) == 1, lines
     world.assert_equal_to_the_slow_loop()
 
 
