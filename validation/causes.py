@@ -280,12 +280,15 @@ class Causes:
         if waiting:
             key = min(waiting)
             lake = "; ".join(has_text(p, self.kept.positions.get(p, 0)) for p, _, _ in self.headers[key].partitions)
+            entity = entity_text(key, [k.name for k in self.view.keys])
+            one = len(waiting) == 1
             said.append(
-                f"{len(waiting):,} rows are not compared, because the sink has not kept their last events yet. Such as "
-                f"{shown(key)}: {self.row_text(key)}; the lake: {lake}. Is 'headwater sink' running?"
+                f"{'1 row is' if one else f'{len(waiting):,} rows are'} not compared, because the sink has not kept "
+                f"{'its' if one else 'their'} last events yet: {entity}{'' if one else ' and others'} ({self.row_text(key)}; "
+                f"the lake: {lake}). Is 'headwater sink' running?"
             )
         if unprovable:
-            said.append(f"{len(unprovable):,} rows are not compared: their events lie in gaps that were accepted.")
+            said.append(f"Not compared are rows with events in gaps that were accepted: {len(unprovable):,}.")
         return tuple(said)
 
     def _places_text(self, here: Ints) -> str:

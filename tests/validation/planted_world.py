@@ -21,6 +21,7 @@ from deltalake import DeltaTable
 from headwater.cli import main
 from headwater.columns import Column
 from headwater.lake import Lake
+from headwater.online.connection import Connection
 from headwater.online.keys import position_key, row_prefix
 from headwater.online.plain_writes import write_plain_rows
 from headwater.online.plan_store import activate
@@ -113,14 +114,19 @@ class PlantedWorld(World):
         """As `headwater materialize` does after its gate: to the lake, to Redis, active."""
         table = pa.table({"customer": customers, "orders": [at % 7 + c for c in customers]})
         self.lake.append_view_snapshot(PROFILE, table, at)
+        self.publish_rows(table, at)
+        activate(self.connection, self.project, "profile")
+        return table
+
+    def publish_rows(self, table: pa.Table, at: int) -> None:
+        """A snapshot's rows to Redis, over a connection of its own: a thread may do it."""
         published = self.published()
         fill = (published.active.get("profile") or published.filling["profile"]).fill
         columns = {n: Column.of("int64", table[n].to_pylist()) for n in table.column_names}
-        write_plain_rows(
-            self.connection, self.project, PROFILE, fill, [columns["customer"]], {"orders": columns["orders"]}, at
-        )
-        activate(self.connection, self.project, "profile")
-        return table
+        with Connection(self.redis_url) as connection:
+            write_plain_rows(
+                connection, self.project, PROFILE, fill, [columns["customer"]], {"orders": columns["orders"]}, at
+            )
 
     def close(self) -> None:
         """A producer that outlives the session's broker complains."""
@@ -170,6 +176,10 @@ class PlantedWorld(World):
 
     def position_key(self, partition: int, view: str = "spend") -> bytes:
         return position_key(self.project, view, self.published().active[view].fill, partition)
+
+    def applied(self, partition: int) -> int:
+        """The offset of spend's position, whether a batch is in progress or not."""
+        return int(self.connection.command("GET", self.position_key(partition)).split(b"/")[0])
 
     @contextlib.contextmanager
     def redis_key(self, key: bytes) -> Iterator[bytes]:

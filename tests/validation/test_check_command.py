@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import msgspec
+import pyarrow as pa
 import pytest
 
 from headwater.embedded.processes import free_port
@@ -18,8 +20,8 @@ from headwater.plans.plan import Plan
 from marketplace.app import repository_app
 from tests.conftest import feature_store_yaml
 from tests.history.log_factory import make_feature
-from tests.pipelines.stream_world import view_of
-from tests.validation.planted_world import PlantedWorld, run_cli
+from tests.pipelines.stream_world import NOON, view_of
+from tests.validation.planted_world import PROFILE, PlantedWorld, run_cli
 
 pytestmark = [pytest.mark.kafka, pytest.mark.redis]
 
@@ -140,6 +142,30 @@ def test_a_project_without_a_plan_without_views_and_without_events(redis_url: st
     assert missing.code == 1
     assert missing.err == "Error: Project 'nobody' has no plan in Redis. Publish one with 'headwater apply'.\n"
     world.close()
+
+
+def test_a_snapshot_that_is_just_being_published_is_no_difference(world: PlantedWorld) -> None:
+    table = pa.table({"customer": [1, 2, 3, 4], "orders": [9, 9, 9, 9]})
+    world.lake.append_view_snapshot(PROFILE, table, NOON + 1)
+    publishing = threading.Timer(0.5, world.publish_rows, (table, NOON + 1))
+    publishing.start()
+    said = world.check("profile", "--json")
+    publishing.join()
+    assert (said.code, said.view("profile")["recomputed"]) == (0, {"compared": 4, "equal": 4})
+
+
+def test_rows_past_the_lake_wait_for_a_sink_that_moves_and_not_for_one_that_stands_still(world: PlantedWorld) -> None:
+    world.produce([{"customer": 3, "product": "p", "ts": NOON, "quantity": 1}], 0)
+    world.catch_up()
+    still = world.check("spend", "--json")
+    assert (still.code, still.view("spend")["differences"], still.view("spend")["waiting"]) == (0, {}, 1)
+    told = world.check("spend").out
+    assert "1 row is not compared, because the sink has not kept its last events yet: customer=3" in told
+    keeping = threading.Timer(0.5, world.keep)
+    keeping.start()
+    found = world.check("spend", "--json").view("spend")
+    keeping.join()
+    assert found["waiting"] == 0
 
 
 def test_redis_away_is_exit_code_3(world: PlantedWorld, tmp_path: Path) -> None:

@@ -108,7 +108,7 @@ def test_rows_past_the_sink_wait_and_are_not_compared():
     result = check(rows_of(LINES), kept_of(LINES[:7], end=7))
     assert (result.differences, result.waiting) == ({}, 2)
     assert (result.drawn, result.compared, result.compared_equal) == (1, 1, 1)
-    assert "the sink has not kept their last events yet" in result.notes[0]
+    assert "2 rows are not compared, because the sink has not kept their last events yet" in result.notes[0]
 
 
 def test_rows_past_what_the_sink_had_kept_are_missing_in_lake():
