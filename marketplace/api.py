@@ -16,8 +16,7 @@ from starlette.responses import Response
 from headwater.errors import nearest
 from headwater.plans.plan import BatchView, Service, StreamView, View
 from headwater.receipts.results import ViewCheck
-from marketplace.display import check_badge, iso, kind
-from marketplace.expressions import feature_conditions
+from marketplace.display import check_badge, feature_conditions, iso, kind
 from marketplace.facts import Facts, Unknown, ViewFacts
 from marketplace.pages import latest_of, query_of
 from marketplace.questions import service_features

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from headwater.durations import format_duration
+from headwater.expressions.readable import readable
 from headwater.plans.plan import Expectation, StreamView, View
 from headwater.receipts.results import ViewCheck
 from marketplace.facts import Freshness, Unknown
@@ -65,6 +66,13 @@ def state_badge(state: str | Unknown) -> Badge:
 def kind(view: View) -> str:
     """The view's kind as a word: "stream" or "batch"."""
     return "stream" if isinstance(view, StreamView) else "batch"
+
+
+def feature_conditions(view: View) -> dict[str, str]:
+    """Feature name -> its own `where` as text, for the features that have one."""
+    if not isinstance(view, StreamView):
+        return {}
+    return {f.name: readable(f.where) for f in view.features if f.where is not None}
 
 
 def milliseconds(value: float) -> str:

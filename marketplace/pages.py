@@ -11,7 +11,7 @@ from starlette.responses import HTMLResponse, Response
 
 from headwater.errors import nearest
 from headwater.plans.plan import BatchView, Plan, Service, StreamView, View
-from marketplace.expressions import feature_conditions
+from marketplace.display import feature_conditions
 from marketplace.facts import Facts
 from marketplace.latest import LatestFacts
 from marketplace.questions import entity_rows, service_features, view_features

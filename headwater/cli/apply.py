@@ -30,24 +30,31 @@ def command(context: Context) -> None:
     3. The registry is written, missing topics are created (TOPIC and TOPIC.dead-letters).
     4. The plan is published, even where nothing changed; workers and servers take it up by themselves.
     """
+    repository = context.repository()
     from headwater.cli.plan import show
     from headwater.definitions.registry import load_settled, registry_plan, write_registry
     from headwater.plans.diff import differences
     from headwater.plans.publishing import publish_plan, reach_servers
 
-    repository = context.repository()
     contents, plan = load_settled(repository)  # 1
     servers = reach_servers(repository, plan)  # 2
-    show(differences(registry_plan(repository), plan))
+    show(repository.project, differences(registry_plan(repository), plan))
     write_registry(repository, contents)  # 3
     result = publish_plan(servers, plan)  # 3, 4
-    for topic in servers.missing:
-        click.echo(f"Created topic {topic}.")
+    if servers.missing:
+        click.echo(f"Created {', '.join(servers.missing)} in Kafka.")
     _report(plan, result)
 
 
 def _report(plan: Plan, result: PublishResult) -> None:
-    click.echo(f"Published the plan of project '{plan.project}': {len(plan.views)} views.")
-    for name in result.filling:
-        verb = "backfill" if name in {v.name for v in plan.stream_views()} else "materialize"
-        click.echo(click.style(f"View '{name}' has to be filled: run 'headwater {verb} {name}'.", fg="yellow"))
+    views = f"{len(plan.views)} view{'' if len(plan.views) == 1 else 's'}"
+    click.echo(f"Published the plan of project '{plan.project}': {views}.")
+    streams = {view.name for view in plan.stream_views()}
+    for verb, names in (
+        ("backfill", [name for name in result.filling if name in streams]),
+        ("materialize", [name for name in result.filling if name not in streams]),
+    ):
+        if names:
+            click.echo(
+                click.style(f"To be filled before they are served: headwater {verb} {' '.join(names)}", fg="yellow")
+            )

@@ -1,4 +1,4 @@
-"""What differs between two plans, in words: what `headwater plan` shows and `apply` announces."""
+"""What differs between two plans, place by place, as text. announcement.py words it for people."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from headwater.durations import format_duration
+from headwater.expressions.readable import readable
 from headwater.plans.plan import BatchView, Expectation, Feature, Field, Plan, Service, Source, StreamView, View
 
 Described = Mapping[str, str]
@@ -57,37 +58,6 @@ def as_json(changes: Sequence[Change]) -> dict[str, list[dict[str, Any]]]:
         kind: [{k: v for k, v in asdict(c).items() if k != "change"} for c in changes if c.change == kind]
         for kind in ("added", "changed", "removed")
     }
-
-
-def as_lines(changes: Sequence[Change]) -> list[tuple[str, str]]:
-    """The changes as lines of text, each with what it is: "added", "changed", "removed" or "detail"."""
-    lines: list[tuple[str, str]] = []
-    for change in changes:
-        lines.append((change.change, f"{_SIGNS[change.change]} {change.kind} {change.name}"))
-        lines += [("detail", f"    {_line(change.change, d)}") for d in change.differences]
-        if change.consumers:
-            lines.append(("detail", f"    used by {', '.join(change.consumers)}"))
-        if change.refill and change.change == "changed":
-            lines.append(("detail", "    its values change their meaning: it has to be filled again"))
-    return lines
-
-
-def summary(changes: Sequence[Change]) -> str:
-    """How many objects are added, changed and removed."""
-    counts = {kind: sum(1 for c in changes if c.change == kind) for kind in _SIGNS}
-    return ", ".join(f"{n} {kind}" for kind, n in counts.items())
-
-
-_SIGNS = {"added": "+", "changed": "~", "removed": "-"}
-
-
-def _line(change: str, difference: Difference) -> str:
-    place, old, new = difference.place, difference.old, difference.new
-    if change == "added":
-        return f"{place}: {new}"
-    if old is None:
-        return f"+ {place}: {new}"
-    return f"- {place}: {old}" if new is None else f"~ {place}: {old} -> {new}"
 
 
 def _changes(kind: str, olds: Sequence[Any], news: Sequence[Any], before: Plan, after: Plan) -> list[Change]:
@@ -155,14 +125,12 @@ def _stream(view: StreamView) -> Described:
 
 
 def _feature(feature: Feature) -> str:
-    from headwater.expressions.sql import to_sql
-
     what = feature.function if feature.column is None else f"{feature.function} of {feature.column}"
     if feature.window is None or feature.hop is None:
         over = "over all time"
     else:
         over = f"over {format_duration(feature.window)} by {format_duration(feature.hop)}"
-    where = "" if feature.where is None else f", where {to_sql(feature.where, 'duckdb')}"
+    where = "" if feature.where is None else f", where {readable(feature.where)}"
     scale = f", scale {feature.scale}" if feature.scale else ""
     n = "" if feature.n is None else f", n {feature.n}"
     return f"{what} {over}, {feature.dtype}{scale}{n}{where}"

@@ -50,8 +50,7 @@ def test_apply_writes_registry_topics_and_plan(
     said = run(apply, path)
 
     assert "+ view activity" in said
-    assert "Created topic apply-a." in said
-    assert "Created topic apply-a.dead-letters." in said
+    assert "Created apply-a, apply-a.dead-letters in Kafka." in said
     client = AdminClient({"bootstrap.servers": kafka})
     assert len(client.list_topics(timeout=10).topics["apply-a"].partitions) == 4
     resource = ConfigResource(ResourceType.TOPIC, "apply-a")

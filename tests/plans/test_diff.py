@@ -8,8 +8,9 @@ from feast import Entity, FeatureService, ValueType
 from feast.types import Float64, Int64, UnixTimestamp
 
 from headwater.definitions import Count, StreamSource, StreamView, Sum
+from headwater.plans.announcement import as_lines, summary
 from headwater.plans.compile import compile_plan
-from headwater.plans.diff import as_json, as_lines, differences, summary
+from headwater.plans.diff import as_json, differences
 from headwater.plans.plan import Plan
 
 customer = Entity(name="customer", join_keys=["id"], value_type=ValueType.INT64)
@@ -26,16 +27,44 @@ def make_plan(*names: str, service: bool = False, **changes: Any) -> Plan:
     )
 
 
-def lines(old: Plan | None, new: Plan) -> list[str]:
-    return [line.strip() for _, line in as_lines(differences(old, new))]
+def lines(old: Plan | None, new: Plan, *, full: bool = False) -> list[str]:
+    return [line.strip() for _, line in as_lines(differences(old, new), full=full)]
 
 
 def test_equal_plans_differ_in_nothing() -> None:
     assert differences(make_plan("spend"), make_plan("spend")) == []
 
 
-def test_a_first_plan_is_added_with_all_that_it_says() -> None:
-    said = lines(None, make_plan("spend", service=True))
+def test_what_is_added_is_put_together_in_a_few_lines() -> None:
+    new = make_plan(
+        "spend",
+        service=True,
+        where="amount > 0.0",
+        derive={"pence": "amount * 100"},
+        features=[Count(over=["1h", "1d"])],
+    )
+    assert lines(None, new) == [
+        "+ source orders: topic orders, 3 columns",
+        "used by view spend",
+        "+ view spend: 2 features by customer (id int64) from orders",
+        "where amount > 0.0",
+        "pence = amount * 100",
+        "count_1h, count_1d",
+        "used by service model",
+        "+ service model: 2 features of spend",
+    ]
+
+
+def test_ten_added_views_fit_on_a_screen() -> None:
+    features = [Count(over=["1h", "1d", "30d"]), Sum("amount", over=["1h", "1d", "30d"])]
+    plan = make_plan(*(f"view_{i}" for i in range(10)), where="amount > 0.0", features=features)
+    assert len(lines(None, plan)) <= 40
+
+
+def test_a_first_plan_in_full_is_all_that_it_says() -> None:
+    condition = Count(over="1h", where="amount > 1.5 AND id > 0", name="large")
+    said = lines(None, make_plan("spend", service=True, features=[Count(over="1h"), condition]), full=True)
+    assert "feature large: count over 1h by 5m, int64, where amount > 1.5 AND id > 0" in said
     assert "+ source orders" in said
     assert "+ view spend" in said
     assert "entities: customer (id int64)" in said

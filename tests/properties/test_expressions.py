@@ -16,6 +16,7 @@ from headwater.columns import Column
 from headwater.dtypes import Dtype
 from headwater.expressions.evaluate import evaluate
 from headwater.expressions.parse import parse
+from headwater.expressions.readable import readable
 from headwater.expressions.sql import normalised_sql, to_sql
 
 COLUMNS: dict[str, Dtype] = {
@@ -199,3 +200,10 @@ def test_normalised_sql_is_what_columns_do(engine: duckdb.DuckDBPyConnection, va
     engine.register("raw", pa.table({"x": pa.array(values, pa.float64())}))
     rows = engine.sql(f"SELECT {normalised_sql('x', 'float64', 'duckdb')} FROM raw").fetchall()
     assert [bits(r[0]) for r in rows] == [bits(v) for v in Column.of("float64", values).to_list()]
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@given(text=st.one_of(*EXPRESSIONS.values()))
+def test_what_people_read_is_the_same_expression(text: str) -> None:
+    tree = parse(text, COLUMNS, place="test")
+    assert parse(readable(tree), COLUMNS, place="test") == tree
