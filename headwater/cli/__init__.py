@@ -5,15 +5,18 @@ Files are loaded only when their command runs, so `headwater --help` starts at o
 
 from __future__ import annotations
 
+import difflib
+import errno
 import importlib
 import os
 import sys
 from dataclasses import dataclass
+from typing import Any
 
 import click
 
 from headwater import __version__
-from headwater.errors import HeadwaterError
+from headwater.errors import HeadwaterError, Unreachable
 from headwater.repository import Repository, load_repository
 
 COMMANDS = {
@@ -35,6 +38,20 @@ COMMANDS = {
     "serve": ("headwater.cli.serve", "Serve features over HTTP."),
     "catalog": ("headwater.cli.catalog", "Serve the catalog's pages and API."),
 }
+
+EPILOG = """\b
+Examples:
+  headwater up && headwater apply
+  headwater -C shop get --features customer_spend --entity customer_id=17850
+  headwater COMMAND --help
+
+\b
+Exit codes:
+  0  done
+  1  a wrong definition, a closed gate or a found defect
+  2  wrong use
+  3  a part that cannot be reached
+"""
 
 
 @dataclass
@@ -60,15 +77,34 @@ class LazyGroup(click.Group):
         command: click.Command = importlib.import_module(COMMANDS[cmd_name][0]).command
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if name not in COMMANDS and not name.startswith("-"):
+            near = " or ".join(repr(c) for c in difflib.get_close_matches(name, COMMANDS, n=2))
+            ctx.fail(f"There is no command {name!r}." + (f" Did you mean {near}?" if near else ""))
+        return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except Unreachable as error:
+            from headwater.cli.servers import what_ended
+
+            hint = what_ended(ctx.obj)
+            if hint:
+                error.add_note(hint)
+            raise
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]}, epilog=(
-    "Exit codes: 0 done; 1 a wrong definition, a closed gate or a found defect; 2 wrong use; "
-    "3 a server that cannot be reached."
-))  # fmt: skip
+@click.group(cls=LazyGroup, epilog=EPILOG, context_settings={
+    "help_option_names": ["-h", "--help"], "max_content_width": 100,
+})  # fmt: skip
 @click.option("-C", "repo", metavar="REPO", help="The feature repository (default: . or ./feature_repo).")
 @click.version_option(__version__, prog_name="headwater")
 @click.pass_context
@@ -88,9 +124,22 @@ def main() -> None:
         click.echo("Stopped.", err=True)
         sys.exit(130)
     except HeadwaterError as error:
-        click.echo(f"Error: {error}", err=True)
+        click.echo("\n".join([f"Error: {error}", *getattr(error, "__notes__", [])]), err=True)
         sys.exit(error.exit_code)
     except BrokenPipeError:
         # `headwater ... | head`: the reader has gone, and writing more would fail again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    except OSError as error:
+        click.echo(f"Error: {_system_error(error)}", err=True)
+        sys.exit(2 if error.errno in _WRONG_PLACE else Unreachable.exit_code)
+
+
+_WRONG_PLACE = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR, errno.EEXIST}
+"""What the system says of a file or folder that was named wrongly; all else (a full disk) is a part that is away."""
+
+
+def _system_error(error: OSError) -> str:
+    """What the system refused, and the file or folder where it did."""
+    what = error.strerror or str(error) or type(error).__name__
+    return f"{error.filename}: {what}." if error.filename else f"{what}."

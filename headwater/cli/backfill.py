@@ -9,10 +9,16 @@ import click
 from headwater.cli import Context
 from headwater.cli.rooms import load
 
+EXAMPLES = """\b
+Examples:
+  headwater backfill customer_spend
+  headwater backfill customer_spend product_demand
+"""
+
 
 @click.command(
     "backfill",
-    epilog="Examples:  headwater backfill customer_spend    headwater backfill customer_spend product_demand",
+    epilog=EXAMPLES,
 )
 @click.argument("views", nargs=-1, required=True, metavar="VIEW...")
 @click.option("--accept-gaps", is_flag=True, help="Go on without events that neither the lake nor Kafka has any more.")

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import socket
-
 import click
 
 from headwater.cli import Context
 from headwater.cli.rooms import load
-from headwater.errors import UsageError
+
+EXAMPLES = """\b
+Examples:
+  headwater catalog
+  headwater -C shop catalog --port 8080
+"""
 
 
-@click.command(epilog="Examples: headwater catalog; headwater -C feature_repo catalog --port 8080")
+@click.command(epilog=EXAMPLES)
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
 @click.option("--port", default=8600, show_default=True, type=click.IntRange(0, 65535), help="The port; 0: a free one.")
 @click.pass_obj
@@ -23,27 +26,7 @@ def command(context: Context, host: str, port: int) -> None:
     """
     repository = context.repository()
     app = load("marketplace.app").repository_app(str(repository.root))
-    uvicorn = load("uvicorn")
-    listener = _listen(host, port)
-    click.echo(f"Catalog of project {repository.project}: {_url(listener)}  (Ctrl-C stops it)")
-    config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False, ws="none")
-    uvicorn.Server(config).run(sockets=[listener])
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    """A listening socket. Raises UsageError where the address cannot be listened on."""
-    try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server((host, port), family=family, backlog=512)
-    except OSError as error:
-        raise UsageError(
-            f"The catalog cannot listen on {host}:{port}: {error.strerror or error}. "
-            f"Choose another port with --port (0 takes a free one)."
-        ) from error
-
-
-def _url(listener: socket.socket) -> str:
-    """The address to open: of all interfaces, the loopback one."""
-    host, port = listener.getsockname()[:2]
-    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
-    return f"http://{host}:{port}/"
+    server = load("headwater.serving.foreground")
+    listener = server.listen(host, port)
+    click.echo(f"Catalog of project {repository.project}: {server.address_of(listener)}/  (Ctrl-C stops it)")
+    server.run_until_stopped(app, listener, server_header=False, ws="none")

@@ -18,10 +18,17 @@ if TYPE_CHECKING:
 SHOWN = 5
 """Examples of each cause that are printed for people; --json has more."""
 
+EXAMPLES = """\b
+Examples:
+  headwater check
+  headwater check customer_spend --sample 1000
+  headwater check --json
+"""
+
 
 @click.command(
     "check",
-    epilog="Examples:  headwater check    headwater check customer_spend --sample 1000    headwater check --json",
+    epilog=EXAMPLES,
 )
 @click.argument("views", nargs=-1, metavar="[VIEW]...")
 @click.option("--sample", type=click.IntRange(1), help="Receipts to draw a view, at random (default: every row's).")

@@ -15,11 +15,17 @@ if TYPE_CHECKING:
     from headwater.plans.plan import Source
     from headwater.repository import Repository
 
+EXAMPLES = """\b
+Examples:
+  headwater dead-letters
+  headwater dead-letters list --json
+"""
+
 
 @click.group(
     "dead-letters",
     invoke_without_command=True,
-    epilog="Examples:  headwater dead-letters    headwater dead-letters list --json",
+    epilog=EXAMPLES,
 )
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON array, one object an event.")
 @click.pass_context
@@ -33,7 +39,7 @@ def command(ctx: click.Context, as_json: bool) -> None:
         _print(ctx.obj, as_json)
 
 
-@command.command("list", epilog="Examples:  headwater dead-letters list    headwater dead-letters list --json")
+@command.command("list", epilog=EXAMPLES)
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON array, one object an event.")
 @click.pass_context
 def list_command(ctx: click.Context, as_json: bool) -> None:

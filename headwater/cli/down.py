@@ -10,8 +10,14 @@ import click
 if TYPE_CHECKING:
     from headwater.cli import Context
 
+EXAMPLES = """\b
+Examples:
+  headwater down
+  headwater -C shop down --erase
+"""
 
-@click.command(epilog="Examples: headwater down; headwater -C shop down --erase")
+
+@click.command(epilog=EXAMPLES)
 @click.option("--erase", is_flag=True, help="Remove all local data too: the broker's log, Redis, lake and registry.")
 @click.pass_obj
 def command(context: Context, erase: bool) -> None:

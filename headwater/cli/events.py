@@ -17,11 +17,16 @@ if TYPE_CHECKING:
 
     from headwater.plans.plan import Source
 
+EXAMPLES = """\b
+Examples:
+  headwater events orders -o orders.parquet
+  headwater events orders -o rejected.parquet --dead-letters
+"""
+
 
 @click.command(
     "events",
-    epilog="Examples:  headwater events orders -o orders.parquet    "
-    "headwater events orders -o rejected.parquet --dead-letters",
+    epilog=EXAMPLES,
 )
 @click.argument("topic")
 @click.option("-o", "--output", required=True, type=click.Path(dir_okay=False, path_type=Path), metavar="OUT.parquet",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from headwater.cli.asked import one_of_features_and_service, parse_time
 from headwater.errors import MissingExtra, UsageError
 
 if TYPE_CHECKING:
@@ -39,7 +40,9 @@ AT = "at"
     metavar="FILE.parquet",
     help="Whose, from a file: join keys, and optionally `at`, a time a row.",
 )
-@click.option("--as-of", metavar="TIME", help="The time to read at, RFC 3339 (default: now).")
+@click.option(
+    "--as-of", metavar="TIME", help="The time to read at: RFC 3339 or a date, UTC without a zone. Default: now."
+)
 @click.option("--receipts", is_flag=True, help="Also what proves each row: offsets, definition, digest.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a row, in order.")
 @click.pass_obj
@@ -60,14 +63,17 @@ def command(
     """
     from headwater.serving.client import Client
 
-    if (features is None) == (service is None):
-        raise UsageError("Say what to read: either --features VIEW:FEATURE,… or --service NAME.")
+    one_of_features_and_service(features, service)
     if bool(entities) == (file is not None):
-        raise UsageError("Say whose: either --entity KEY=VALUE (may be repeated) or --entities FILE.parquet.")
+        got = "both" if entities else "neither"
+        raise UsageError(
+            f"Say whose, by either --entity KEY=VALUE (may be repeated) or --entities FILE.parquet; got {got}."
+        )
+    at = None if as_of is None else parse_time(as_of, "--as-of")
     repository = context.repository()
     names = [name.strip() for name in features.split(",") if name.strip()] if features else []
     with Client(redis=repository.need_redis(), project=repository.project) as client:
-        asked = _given(client, entities, as_of) if file is None else _from_file(client, file, as_of)
+        asked = _given(client, entities, at) if file is None else _from_file(client, file, at)
         for columns, times in asked:
             rows = client.get(names, service=service, entities=columns, as_of=times, receipts=receipts)
             sys.stdout.write(json_lines(rows) if as_json else table(rows))
@@ -122,14 +128,14 @@ def _shown(value: Any) -> str:
     return "null" if value is None else value if isinstance(value, str) else repr(value)
 
 
-def _given(client: Client, texts: Sequence[str], as_of: str | None) -> Iterator[tuple[Any, Any]]:
+def _given(client: Client, texts: Sequence[str], as_of: int | None) -> Iterator[tuple[Any, Any]]:
     from headwater.online.entities import parse_entity
 
     keys = {key.name: key.dtype for view in client.published().plan.views for key in view.keys}
     yield [parse_entity(text, keys) for text in texts], as_of
 
 
-def _from_file(client: Client, path: str, as_of: str | None) -> Iterator[tuple[Any, Any]]:
+def _from_file(client: Client, path: str, as_of: int | None) -> Iterator[tuple[Any, Any]]:
     """The file's rows in chunks: join key columns, and the times to read them at."""
     try:
         import pyarrow as pa
@@ -138,8 +144,10 @@ def _from_file(client: Client, path: str, as_of: str | None) -> Iterator[tuple[A
         raise MissingExtra("pyarrow", "lake", "Reading entities from a Parquet file") from error
     try:
         file = pq.ParquetFile(path)
+    except FileNotFoundError as error:
+        raise UsageError(f"--entities {path}: there is no such file.") from error
     except (OSError, pa.ArrowInvalid) as error:
-        raise UsageError(f"--entities {path}: cannot be read as Parquet: {error}") from error
+        raise UsageError(f"--entities {path}: not a Parquet file: {error}") from error
     with file:
         names = file.schema_arrow.names
         if AT in names and as_of is not None:
@@ -151,9 +159,16 @@ def _from_file(client: Client, path: str, as_of: str | None) -> Iterator[tuple[A
         for batch in file.iter_batches(CHUNK, columns=[name for name in names if name not in ignored]):
             columns = {name: _python(batch.column(name)) for name in batch.schema.names}
             times = columns.pop(AT, None)
-            if times is not None and None in times:
-                raise UsageError(f"--entities {path}: a row has no time in its column 'at'.")
-            yield columns, as_of if times is None else times
+            yield columns, as_of if times is None else [_time(path, time) for time in times]
+
+
+def _time(path: str, value: Any) -> int:
+    """A read time of the column `at`: microseconds, or text as for --as-of."""
+    if type(value) is int:
+        return value
+    if isinstance(value, str):
+        return parse_time(value, f"--entities {path}: in column '{AT}',")
+    raise UsageError(f"--entities {path}: expected a time in every row of its column '{AT}', got {_shown(value)}.")
 
 
 def _python(array: Any) -> list[Any]:

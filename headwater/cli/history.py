@@ -7,8 +7,8 @@ from pathlib import Path
 import click
 
 from headwater.cli import Context
+from headwater.cli.asked import one_of_features_and_service
 from headwater.cli.rooms import load
-from headwater.errors import UsageError
 
 EXAMPLES = """\b
 Examples:
@@ -22,7 +22,7 @@ Examples:
 @click.argument("spine", metavar="SPINE.parquet", type=click.Path(path_type=Path))
 @click.option("--features", metavar="VIEW:FEATURE,…|VIEW,…", help="What to compute; a view alone: all its features.")
 @click.option("--service", metavar="NAME", help="The features of a feature service.")
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), metavar="OUT.parquet",
+@click.option("-o", "--output", required=True, type=click.Path(dir_okay=False, path_type=Path), metavar="OUT.parquet",
               help="The file to write: SPINE's columns, then VIEW__FEATURE.")  # fmt: skip
 @click.option("--engine", type=click.Choice(["local"]), default="local", show_default=True, help="What computes.")
 @click.pass_obj
@@ -35,8 +35,7 @@ def command(
     restricts a row to what had arrived in the lake by then. OUT holds the spine's columns untouched, every
     row once and in order, then VIEW__FEATURE.
     """
-    if (features is None) == (service is None):
-        raise UsageError("Say what to compute: either --features VIEW:FEATURE,… or --service NAME.")
+    one_of_features_and_service(features, service)
     from rich.console import Console
 
     # On a terminal one line says what is being done; elsewhere nothing is written.

@@ -7,17 +7,22 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from headwater.cli.asked import parse_time
 from headwater.durations import DAY
 from headwater.errors import UsageError
 
 if TYPE_CHECKING:
     from headwater.cli import Context
 
+EXAMPLES = """\b
+Examples:
+  headwater materialize
+  headwater materialize customer_profile --as-of 2011-12-01
+  headwater materialize customer_profile --as-of 2011-12-09T12:50:00Z --engine spark
+"""
 
-@click.command(
-    epilog="Examples: headwater materialize; headwater materialize customer_profile --as-of 2011-12-01; "
-    "headwater materialize customer_profile --as-of 2011-12-09T12:50:00Z --engine spark"
-)
+
+@click.command(epilog=EXAMPLES)
 @click.argument("views", nargs=-1, metavar="[VIEW]...")
 @click.option(
     "--as-of", metavar="TIME", help="The snapshot's time: RFC 3339 or a date, UTC without a zone. Default: now."
@@ -60,18 +65,11 @@ def parse_as_of(text: str | None, now: int) -> int:
     Raises:
         UsageError: neither, or more than a day ahead of now.
     """
-    from headwater.events.timestamps import format_timestamp, parse_timestamp
+    from headwater.events.timestamps import format_timestamp
 
     if text is None:
         return now
-    micros = parse_timestamp(text)
-    if micros is None:
-        micros = parse_timestamp(f"{text}T00:00:00")
-    if micros is None:
-        raise UsageError(
-            f"--as-of {text!r}: expected a time such as 2011-12-09T12:50:00Z, or a date such as 2011-12-09 "
-            f"(UTC where there is no zone)."
-        )
+    micros = parse_time(text, "--as-of")
     if micros > now + DAY:
         raise UsageError(
             f"--as-of {text!r} lies more than a day in the future (now: {format_timestamp(now)}): its rows would "

@@ -17,11 +17,17 @@ from headwater.events.schemas import Schemas
 if TYPE_CHECKING:
     from headwater.plans.plan import Source
 
+EXAMPLES = """\b
+Examples:
+  headwater produce sales.parquet
+  headwater produce orders sales.parquet --rate 500
+  headwater produce sales.parquet --shift-to-now
+"""
+
 
 @click.command(
     "produce",
-    epilog="Examples:  headwater produce sales.parquet    headwater produce orders sales.parquet --rate 500    "
-    "headwater produce sales.parquet --shift-to-now",
+    epilog=EXAMPLES,
 )
 @click.argument("words", nargs=-1, required=True, metavar="[TOPIC] FILE.parquet")
 @click.option(
@@ -40,6 +46,8 @@ def command(context: Context, words: tuple[str, ...], rate: float | None, shift_
         raise click.UsageError(f"Expected [TOPIC] FILE.parquet, got {len(words)} words: {' '.join(words)}.")
     repository = context.repository()
     source = _source(published_sources(repository), words[0] if len(words) == 2 else None)
+    if len(words) == 1 and words[0] in (source.topic, source.name) and not Path(words[0]).exists():
+        raise click.UsageError(f"{words[0]} is a topic. Name the file to send too: {words[0]} FILE.parquet.")
     pipeline = load("pipelines.produce")
     file = pipeline.EventFile(Path(words[-1]), source)
     shift = file.shift_to(time.time_ns() // 1000) if shift_to_now else 0

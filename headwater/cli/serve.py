@@ -20,8 +20,8 @@ Examples:
 
 
 @click.command("serve", epilog=EXAMPLES)
-@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen at.")
-@click.option("--port", default=6566, show_default=True, help="The port to listen at; 0 takes a free one.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
+@click.option("--port", default=6566, show_default=True, type=click.IntRange(0, 65535), help="The port; 0: a free one.")
 @click.pass_obj
 def command(context: Context, host: str, port: int) -> None:
     """Serve features over HTTP until stopped.

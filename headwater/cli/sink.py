@@ -7,10 +7,17 @@ import click
 from headwater.cli import Context
 from headwater.cli.rooms import load
 
+EXAMPLES = """\b
+Examples:
+  headwater sink
+  headwater sink --until-caught-up
+  headwater sink --every 5
+"""
+
 
 @click.command(
     "sink",
-    epilog="Examples:  headwater sink    headwater sink --until-caught-up    headwater sink --every 5",
+    epilog=EXAMPLES,
 )
 @click.option("--until-caught-up", is_flag=True, help="Stop when all partitions reach the ends read at the start.")
 @click.option("--every", default=1.0, show_default=True, type=click.FloatRange(0.05, 60), metavar="SECONDS",

@@ -17,10 +17,16 @@ if TYPE_CHECKING:
 
 _UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 
+EXAMPLES = """\b
+Examples:
+  headwater status
+  headwater -C shop status --json
+"""
+
 
 @click.command(
     "status",
-    epilog="Examples:  headwater status    headwater -C feature_repo status --json",
+    epilog=EXAMPLES,
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_obj

@@ -7,18 +7,37 @@ import click
 from headwater.cli import Context
 from headwater.cli.rooms import load
 
+EXAMPLES = """\b
+Examples:
+  headwater stream
+  headwater stream --until-caught-up
+  headwater stream & headwater stream      # two workers share the partitions
+  headwater stream --engine spark --conf spark.master=local[8]
+"""
+
 
 @click.command(
     "stream",
-    epilog="Examples:  headwater stream    headwater stream --until-caught-up    (more workers: run it again)",
+    epilog=EXAMPLES,
 )
 @click.option("--until-caught-up", is_flag=True, help="Stop when all partitions reach the ends read at the start.")
-@click.option("--batch", default=20_000, show_default=True, type=click.IntRange(1, 50_000), help="Most events a batch.")
+@click.option("--batch", type=click.IntRange(1), help="Most events a batch. Default: 20000; 200000 on Spark.")
+@click.option(
+    "--engine",
+    type=click.Choice(["python", "spark"]),
+    default="python",
+    show_default=True,
+    help="What reads and reduces the events; spark needs Java 17. The rows are the same.",
+)
+@click.option("--conf", metavar="KEY=VALUE", multiple=True, help="A setting of Spark, such as spark.master=URL.")
 @click.pass_obj
-def command(context: Context, until_caught_up: bool, batch: int) -> None:
+def command(context: Context, until_caught_up: bool, batch: int | None, engine: str, conf: tuple[str, ...]) -> None:
     """Run a worker: events from Kafka become rows in Redis, behind the offset fence.
 
     Several workers share the partitions of all topics. Killing one at any moment loses nothing.
-    SIGTERM or Ctrl-C finishes the batch in hand.
+    SIGTERM or Ctrl-C finishes the batch in hand. With --engine spark, one process takes all partitions and
+    Spark's executors do the work; it goes on where any worker stopped, and any worker where it did.
     """
-    load("pipelines.stream_command").run(context.repository(), until_caught_up=until_caught_up, batch=batch)
+    load("pipelines.stream_command").run(
+        context.repository(), until_caught_up=until_caught_up, batch=batch, engine=engine, conf=conf
+    )

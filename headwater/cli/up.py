@@ -11,8 +11,15 @@ if TYPE_CHECKING:
     from headwater.cli import Context
     from headwater.repository import Repository
 
+EXAMPLES = """\b
+Examples:
+  headwater up
+  headwater -C shop up --json
+  headwater up --broker mock
+"""
 
-@click.command(epilog="Examples: headwater up; headwater -C shop up --json; headwater up --broker mock")
+
+@click.command(epilog=EXAMPLES)
 @click.option(
     "--broker",
     type=click.Choice(["kafka", "mock"]),

@@ -18,11 +18,13 @@ def read_parquet(path: Path) -> pa.Table:
     Raises:
         UsageError: there is no such file, or it is not Parquet.
     """
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder, expected a Parquet file.")
     try:
         return pq.read_table(path)
     except FileNotFoundError as error:
         raise UsageError(f"There is no file {path}.") from error
-    except (pa.ArrowInvalid, IsADirectoryError) as error:
+    except (pa.ArrowInvalid, OSError) as error:
         raise UsageError(f"{path} is not a Parquet file: {error}") from error
 
 

@@ -45,6 +45,8 @@ def parse_entity(text: str, keys: Mapping[str, Dtype]) -> dict[str, Any]:
             raise UsageError(f"Entity {text!r}: expected KEY=VALUE[,KEY=VALUE], such as customer_id=17850.")
         if name not in keys:
             raise UsageError(f"Entity {text!r}: no join key '{name}'. {nearest(name, keys)}")
+        if name in entity:
+            raise UsageError(f"Entity {text!r}: '{name}' is given twice. For several entities repeat --entity.")
         entity[name] = _parsed(name, keys[name], value)
     return entity
 

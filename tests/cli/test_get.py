@@ -101,8 +101,15 @@ def test_a_file_of_entities_of_thousands_of_rows_has_its_own_times(get, tmp_path
         (["--features", "later", "--entity", "customer_id=1"], 1, "unavailable"),
         (["--features", "spend"], 2, "--entity KEY=VALUE"),
         (["--entity", "customer_id=1"], 2, "--features VIEW:FEATURE"),
-        (["--features", "spend", "--entities", "no.parquet"], 2, "no.parquet: cannot be read"),
-        (["--features", "spend", "--entity", "customer_id=1", "--as-of", "now"], 2, "RFC 3339"),
+        (["--features", "spend", "--entity", "customer_id=1,customer_id=2"], 2, "'customer_id' is given twice"),
+        (["--features", "spend", "--service", "churn", "--entity", "customer_id=1"], 2, "got both"),
+        (["--features", "spend", "--entities", "no.parquet"], 2, "no.parquet: there is no such file"),
+        (["--features", "spend", "--entities", __file__], 2, "not a Parquet file"),
+        (
+            ["--features", "spend", "--entity", "customer_id=1", "--as-of", "now"],
+            2,
+            "--as-of 'now': expected a time such as",
+        ),
     ],
 )
 def test_wrong_use_says_what_is_wrong(repository, args, code, message):
@@ -112,6 +119,22 @@ def test_wrong_use_says_what_is_wrong(repository, args, code, message):
     assert answer.exception.exit_code == code
     assert message in str(answer.exception)
     assert answer.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("times", "message"),
+    [(["soon"], "in column 'at', 'soon': expected a time such as"), ([None], "column 'at', got null")],
+)
+def test_a_file_whose_times_are_none_says_which_column(repository, tmp_path, times, message):
+    pq.write_table(pa.table({"customer_id": [1], "at": pa.array(times, pa.string())}), tmp_path / "e.parquet")
+    args = ["get", "--features", "spend", "--entities", str(tmp_path / "e.parquet")]
+    answer = CliRunner().invoke(cli, ["-C", str(repository), *args])
+    assert message in str(answer.exception)
+
+
+def test_a_date_is_a_time_to_read_at(get):
+    answer = get("--features", "spend", "--entity", "customer_id=9", "--as-of", "2011-12-09", "--json")
+    assert json.loads(answer.stdout)["_as_of"] == {"spend": "2011-12-09T00:00:00.000000Z"}
 
 
 def test_a_value_with_a_comma_belongs_to_its_key(get):
