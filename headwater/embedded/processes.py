@@ -60,9 +60,12 @@ def started_at(pid: int) -> str | None:
     if child is not None and child.poll() is not None:
         del _CHILDREN[pid]
         return None
-    if Path("/proc/self/stat").exists():
-        return _started_by_proc(pid)
-    return _started_by_ps(pid)
+    started = _started_by_proc(pid) if Path("/proc/self/stat").exists() else _started_by_ps(pid)
+    if started is None and child is not None:
+        # It ended after it was polled.
+        child.wait()
+        del _CHILDREN[pid]
+    return started
 
 
 def _started_by_proc(pid: int) -> str | None:
@@ -72,8 +75,10 @@ def _started_by_proc(pid: int) -> str | None:
         return None
     # The name stands in parentheses and may itself hold spaces and parentheses, so count from the last one.
     fields = stat[stat.rindex(")") + 2 :].split()
-    state, start_ticks = fields[0], fields[19]
-    return None if state in "ZX" else f"{_boot_id()}/{start_ticks}"
+    state, threads, start_ticks = fields[0], int(fields[17]), fields[19]
+    # The state is the first thread's. Kafka and Redis have others that outlive it, and hold the port.
+    ended = state == "X" or (state == "Z" and threads <= 1)
+    return None if ended else f"{_boot_id()}/{start_ticks}"
 
 
 def _boot_id() -> str:

@@ -35,6 +35,29 @@ def test_a_process_that_ended_by_itself_is_not_alive(tmp_path):
     assert stop([process]) == []
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_process_whose_first_thread_has_ended_lives_as_long_as_the_others(tmp_path):
+    # As Kafka does on its way out: what holds its port is another thread.
+    code = (
+        "import ctypes, platform, threading, time\n"
+        "threading.Thread(target=time.sleep, args=(60,)).start()\n"
+        "print('ready', flush=True)\n"
+        "exit_thread = {'x86_64': 60, 'aarch64': 93}[platform.machine()]\n"
+        "ctypes.CDLL(None).syscall(exit_thread, 0)\n"
+    )
+    process = launch("headless", _python(code), tmp_path / "log")
+    wait_until_ready(process, lambda: _state(process.pid) == "Z", seconds=20)
+    assert is_alive(process)
+    assert stop([process], patience=0.2) == [process]
+    assert not is_alive(process)
+    with pytest.raises(ChildProcessError):
+        os.waitpid(process.pid, os.WNOHANG)  # nothing was left to be collected
+
+
+def _state(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
 def test_a_process_that_ignores_sigterm_is_killed(tmp_path):
     code = "import signal, time; signal.signal(15, signal.SIG_IGN); print('ready', flush=True); time.sleep(60)"
     process = launch("stubborn", _python(code), tmp_path / "log")
