@@ -25,6 +25,8 @@ from pipelines.partial_rows import ViewWork, Work
 from pipelines.spark_batches import LentBatch, LentBatches
 from pipelines.worker import SourceFeeds, Worker, WorkerSettings, stream_group
 
+BATCH = 200_000
+"""Most events of a micro-batch, unless told: one costs Spark half a second whatever is in it."""
 _OLDEST = (4, 2)
 
 

@@ -5,22 +5,34 @@ from __future__ import annotations
 import gc
 import sys
 import time
+from collections.abc import Sequence
 
 import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from headwater.errors import HeadwaterError
+from headwater.errors import HeadwaterError, UsageError
 from headwater.online.connection import Connection
 from headwater.online.plan_store import load_published
 from headwater.repository import Repository
 from pipelines.foreground import log_to_stderr, stopped_by_signals
 from pipelines.worker import CaughtUp, Worker, WorkerSettings
 
+MOST = 50_000
+"""Events that a batch of one process may have."""
 
-def run(repository: Repository, *, until_caught_up: bool, batch: int) -> None:
-    """Run until stopped, or until caught up.
+
+def run(
+    repository: Repository,
+    *,
+    until_caught_up: bool,
+    batch: int | None = None,
+    engine: str = "python",
+    conf: Sequence[str] = (),
+) -> None:
+    """Run until stopped, or until caught up. `conf`: Spark's settings as KEY=VALUE.
 
     Raises:
+        UsageError: options that do not go together, or Java or PySpark is missing.
         Unreachable: Redis or Kafka does not answer at the start.
         HeadwaterError: `until_caught_up` without a published plan, or a topic that was changed.
     """
@@ -32,9 +44,7 @@ def run(repository: Repository, *, until_caught_up: bool, batch: int) -> None:
                 raise HeadwaterError(
                     f"Project {repository.project!r} has no plan in Redis. Publish one with 'headwater apply'."
                 )
-    worker = Worker(redis, kafka, repository.project, WorkerSettings(batch=batch), repository.schema_registry)
-    # Tuples and lists of a batch die by reference count; the collector would only walk the caches.
-    gc.disable()
+    worker = _worker(repository, batch, engine, conf)
     started = time.perf_counter()
     with stopped_by_signals(worker.stop):
         if until_caught_up:
@@ -44,6 +54,29 @@ def run(repository: Repository, *, until_caught_up: bool, batch: int) -> None:
             worker.run()
     took = max(time.perf_counter() - started, 1e-9)
     click.echo(f"{worker.events:,} events in {took:.1f} s ({worker.events / took:,.0f}/s).", err=True)
+
+
+def _worker(repository: Repository, batch: int | None, engine: str, conf: Sequence[str]) -> Worker:
+    if engine == "spark":
+        from pipelines.spark_stream import BATCH, start_spark_worker
+
+        return start_spark_worker(repository, WorkerSettings(batch=batch or BATCH), _spark_settings(conf))
+    if conf:
+        raise UsageError(f"--conf {conf[0]!r} is a setting of Spark, and --engine is {engine!r}.")
+    if batch is not None and batch > MOST:
+        raise UsageError(f"--batch {batch}: expected at most {MOST} with --engine python.")
+    # Tuples and lists of a batch die by reference count; the collector would only walk the caches.
+    gc.disable()
+    settings = WorkerSettings(batch=batch) if batch is not None else WorkerSettings()
+    redis, kafka = repository.need_redis(), repository.need_kafka()
+    return Worker(redis, kafka, repository.project, settings, repository.schema_registry)
+
+
+def _spark_settings(conf: Sequence[str]) -> dict[str, str]:
+    wrong = [pair for pair in conf if "=" not in pair]
+    if wrong:
+        raise UsageError(f"--conf {wrong[0]!r}: expected KEY=VALUE, such as spark.master=local[8].")
+    return dict(pair.split("=", 1) for pair in conf)
 
 
 def _until_caught_up(worker: Worker, caught_up: CaughtUp) -> None:
