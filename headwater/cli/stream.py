@@ -7,10 +7,18 @@ import click
 from headwater.cli import Context
 from headwater.cli.rooms import load
 
+EXAMPLES = """\b
+Examples:
+  headwater stream
+  headwater stream --until-caught-up
+  headwater stream & headwater stream      # two workers share the partitions
+  headwater stream --engine spark --conf spark.master=local[8]
+"""
+
 
 @click.command(
     "stream",
-    epilog="Examples:  headwater stream    headwater stream --until-caught-up    (more workers: run it again)",
+    epilog=EXAMPLES,
 )
 @click.option("--until-caught-up", is_flag=True, help="Stop when all partitions reach the ends read at the start.")
 @click.option("--batch", type=click.IntRange(1), help="Most events a batch. Default: 20000; 200000 on Spark.")
