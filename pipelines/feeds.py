@@ -58,7 +58,7 @@ class _Chunk:
 
     rows: Ints
     expected: bytes
-    values: list[bytes | memoryview]
+    values: Sequence[bytes | memoryview]
     digests: NDArray[np.uint64]
 
 

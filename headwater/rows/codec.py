@@ -44,11 +44,33 @@ _HEADER = struct.Struct("<QBBHIQq")
 
 @dataclass(slots=True)
 class Tiles:
-    """The tiles of one group for many rows: sorted by row, then by tile."""
+    """The tiles of one group for many rows: sorted by row, then by tile.
+
+    Attributes:
+        row: the row of each tile, int64[m].
+        records: int64[m, width], the tile's number and its components' words; those that stand for values of any
+            length are 0.
+        objects: for each component its values of any length (m bytes or None), or None where it has none.
+    """
 
     row: Ints
-    tile: Ints
-    states: list[States]
+    records: Ints
+    objects: list[NDArray[Any] | None]
+
+    @property
+    def tile(self) -> Ints:
+        """The numbers of the tiles."""
+        return self.records[:, 0]
+
+    def states(self, group: Group) -> list[States]:
+        """The states of each component; views, not copies."""
+        columns = zip(group.components, group.offsets, self.objects, strict=True)
+        return [States(self.records[:, at : at + c.width], objects) for c, at, objects in columns]
+
+    def take(self, index: NDArray[Any]) -> Tiles:
+        """The tiles at `index`."""
+        objects = [None if o is None else o[index] for o in self.objects]
+        return Tiles(self.row[index], self.records[index], objects)
 
 
 @dataclass(slots=True)
@@ -102,18 +124,22 @@ def digest_of(data: bytes | memoryview) -> int:
     return xxhash.xxh3_64_intdigest(data[8:])
 
 
-def encode(layout: RowLayout, rows: Rows) -> tuple[list[bytes | memoryview], NDArray[np.uint64]]:
+def encode(layout: RowLayout, rows: Rows) -> tuple[list[memoryview], NDArray[np.uint64]]:
     """The bytes of many rows, and their digests."""
     n = len(rows)
     parts = np.bincount(rows.part_row, minlength=n)
     counts = np.zeros((n, 4 * layout.count_words), np.uint16)
     for g, tiles in enumerate(rows.groups):
         counts[:, g] = np.bincount(tiles.row, minlength=n)
+    fixed = HEADER + parts * 3 + layout.count_words
     sections = counts[:, : len(layout.groups)] * np.array([g.width for g in layout.groups], np.int64)
-    size = HEADER + parts * 3 + layout.count_words + sections.sum(axis=1)
+    tails = _tails(layout, rows)
+    size = fixed + sections.sum(axis=1)
+    if tails is not None:
+        size = size + (tails.lengths + 7 >> 3)
     ends = np.cumsum(size)
     starts = ends - size
-    words = np.zeros(int(ends[-1]) if n else 0, np.int64)
+    words = np.empty(int(ends[-1]) if n else 0, np.int64)
     words[starts + 2] = np.uint64(layout.state_hash).astype(np.int64)
     words[starts + 3] = rows.newest
     to = _places(starts + HEADER, parts, rows.part_row, 3)
@@ -121,70 +147,114 @@ def encode(layout: RowLayout, rows: Rows) -> tuple[list[bytes | memoryview], NDA
     section = starts + HEADER + parts * 3
     words[section[:, None] + np.arange(layout.count_words)] = counts.view(np.int64)
     section = section + layout.count_words
-    tails: list[tuple[Ints, Ints, NDArray[Any]]] = []
     for g, (group, tiles) in enumerate(zip(layout.groups, rows.groups, strict=True)):
         to = _places(section, counts[:, g], tiles.row, group.width)
         section = section + sections[:, g]
-        _write_tiles(words, to, group, tiles, tails)
-    lengths, pieces = _write_tails(words, n, tails)
-    words[starts + 1] = CODEC_VERSION | WINDOWED << 8 | parts << 16 | lengths << 32
-    return _finished(words, starts, ends, lengths, pieces)
+        if len(to):
+            _blocks(words, group.width)[to] = _blocks(np.ascontiguousarray(tiles.records), group.width)[:: group.width]
+        if tails is not None:
+            for at, pointers in tails.pointers[g]:
+                words[to + at] = pointers
+    if tails is not None:
+        words[_spans(section, tails.lengths + 7 >> 3)] = tails.words
+    words[starts + 1] = CODEC_VERSION | WINDOWED << 8 | parts << 16 | (0 if tails is None else tails.lengths << 32)
+    return _finished(words, starts, ends)
 
 
 def _places(section: Ints, counts: NDArray[Any], row: Ints, width: int) -> Ints:
     """The first word of each record, given where the section of its row begins."""
     ends = np.cumsum(counts, dtype=np.int64)
-    return section[row] + (np.arange(len(row)) - (ends - counts)[row]) * width  # type: ignore[no-any-return]
+    return (section - (ends - counts) * width)[row] + np.arange(0, len(row) * width, width)  # type: ignore[no-any-return]
 
 
-def _write_tiles(
-    words: Ints, to: Ints, group: Group, tiles: Tiles, tails: list[tuple[Ints, Ints, NDArray[Any]]]
-) -> None:
-    words[to] = tiles.tile
-    for component, at, states in zip(group.components, group.offsets, tiles.states, strict=True):
-        for i in range(component.width):
-            words[to + at + i] = states.words[:, i]
-        if component.variable:
-            assert states.objects is not None
-            tails.append((tiles.row, to + at + component.width - 1, states.objects))
+def _spans(first: Ints, lengths: Ints) -> Ints:
+    """The numbers of all words of spans, one behind the other."""
+    ends = np.cumsum(lengths)
+    return np.repeat(first - (ends - lengths), lengths) + np.arange(int(ends[-1]) if len(ends) else 0)
 
 
-def _write_tails(words: Ints, n: int, tails: list[tuple[Ints, Ints, NDArray[Any]]]) -> tuple[Ints, list[list[bytes]]]:
-    """Fills in the words that stand for values of any length; the tail's length and pieces of each row."""
-    if not tails:
-        return np.zeros(n, np.int64), []
-    row, to, values = (np.concatenate([t[i] for t in tails]) for i in range(3))
-    order = np.argsort(to, kind="stable")
-    row, to, items = row[order], to[order], values[order].tolist()
+def _blocks(words: Ints, width: int) -> NDArray[np.void]:
+    """Every run of `width` words as one item, by its first word: numpy moves a record at once, not word by word."""
+    flat = words.reshape(-1)
+    return np.ndarray((len(flat) - width + 1,), f"V{8 * width}", flat.data, 0, (8,))
+
+
+@dataclass(slots=True)
+class _Tails:
+    """The values of any length of many rows.
+
+    Attributes:
+        lengths: bytes of each row's tail, unpadded.
+        words: all tails, each padded to whole words.
+        pointers: for each group (the word's place in a record, what stands there for each tile), by component.
+    """
+
+    lengths: Ints
+    words: Ints
+    pointers: list[list[tuple[int, Ints]]]
+
+
+def _tails(layout: RowLayout, rows: Rows) -> _Tails | None:
+    if not layout.variable:
+        return None
+    n, found, at = len(rows), [], []
+    for g, (group, tiles) in enumerate(zip(layout.groups, rows.groups, strict=True)):
+        for c, (component, first, objects) in enumerate(
+            zip(group.components, group.offsets, tiles.objects, strict=True)
+        ):
+            if objects is not None:
+                found.append((tiles.row, objects))
+                at.append((g, c, first + component.width - 1))
+    row, items, order = _in_order(found, [(g, c) for g, c, _ in at])
     size = np.fromiter((-1 if v is None else len(v) for v in items), np.int64, len(items))
     length = np.maximum(size, 0)
     ends = np.cumsum(length)
-    totals = np.bincount(row, length, minlength=n).astype(np.int64)
-    before = np.cumsum(totals) - totals
-    words[to] = np.where(size < 0, -1, (ends - length - before[row]) << 32 | length)
-    cuts = np.searchsorted(row, np.arange(n + 1)).tolist()
-    return totals, [[v for v in items[cuts[i] : cuts[i + 1]] if v] for i in range(n)]
+    lengths = np.bincount(row, length, minlength=n).astype(np.int64)
+    pointer = np.where(size < 0, -1, (ends - length - (np.cumsum(lengths) - lengths)[row]) << 32 | length)
+    if order is not None:
+        pointer[order] = pointer.copy()
+    pointers: list[list[tuple[int, Ints]]] = [[] for _ in layout.groups]
+    first = 0
+    for (g, _, place), (mine, _) in zip(at, found, strict=True):
+        pointers[g].append((place, pointer[first : first + len(mine)]))
+        first += len(mine)
+    return _Tails(lengths, _padded(row, items, lengths), pointers)
 
 
-def _finished(
-    words: Ints, starts: Ints, ends: Ints, lengths: Ints, pieces: list[list[bytes]]
-) -> tuple[list[bytes | memoryview], NDArray[np.uint64]]:
-    xxh = xxhash.xxh3_64_intdigest
+def _in_order(
+    found: list[tuple[Ints, NDArray[Any]]], keys: list[tuple[int, int]]
+) -> tuple[Ints, list[bytes | None], Ints | None]:
+    """Rows and values in the order of the words that stand for them: by row, group, tile and component.
+
+    The order is None where they have it already.
+    """
+    if len(found) == 1:
+        return found[0][0], found[0][1].tolist(), None
+    row, items = (np.concatenate([f[i] for f in found]) for i in range(2))
+    group, component = (np.repeat([k[i] for k in keys], [len(f[0]) for f in found]) for i in range(2))
+    tile = np.concatenate([np.arange(len(f[0])) for f in found])
+    order = np.lexsort((component, tile, group, row))
+    return row[order], items[order].tolist(), order
+
+
+_PADS = np.array([b"\0" * (-n % 8) for n in range(8)], object)
+
+
+def _padded(row: Ints, items: list[bytes | None], lengths: Ints) -> Ints:
+    """The values of all rows, each row's padded to whole words."""
+    n, m = len(lengths), len(items)
+    pieces = np.empty(m + n, object)
+    pieces[np.arange(m) + row] = [v or b"" for v in items]
+    pieces[np.cumsum(np.bincount(row, minlength=n)) + np.arange(n)] = _PADS[lengths & 7]
+    return np.frombuffer(b"".join(pieces.tolist()), np.int64)
+
+
+def _finished(words: Ints, starts: Ints, ends: Ints) -> tuple[list[memoryview], NDArray[np.uint64]]:
+    xxh, view = xxhash.xxh3_64_intdigest, memoryview(words.data).cast("B")
     spans = list(zip((starts * 8).tolist(), (ends * 8).tolist(), strict=True))
-    if not pieces:
-        view = memoryview(words.data).cast("B")
-        digests = np.array([xxh(view[a + 8 : b]) for a, b in spans], np.uint64)
-        words[starts] = digests.view(np.int64)
-        return [view[a:b] for a, b in spans], digests
-    out: list[bytes | memoryview] = []
-    data, found = words.tobytes(), []
-    pads = [b"\0" * (-n % 8) for n in range(8)]
-    for (a, b), tail, length in zip(spans, pieces, lengths.tolist(), strict=True):
-        body = b"".join((data[a + 8 : b], *tail, pads[length % 8]))
-        digest = xxh(body)
-        found.append(digest)
-        out.append(digest.to_bytes(8, "little") + body)
-    return out, np.array(found, np.uint64)
+    digests = np.array([xxh(view[a + 8 : b]) for a, b in spans], np.uint64)
+    words[starts] = digests.view(np.int64)
+    return [view[a:b] for a, b in spans], digests
 
 
 @dataclass(slots=True)
@@ -248,10 +318,22 @@ def decode(layout: RowLayout, data: Sequence[bytes]) -> Rows:
     row, to = records(*s.partitions, 3)
     out = Rows(s.newest, row, s.words[to], s.words[to + 1], s.words[to + 2], [])
     for group, place in zip(layout.groups, s.groups, strict=True):
-        row, to = records(*place, group.width)
-        states = [states_at(s, c, row, to + at) for c, at in zip(group.components, group.offsets, strict=True)]
-        out.groups.append(Tiles(row, s.words[to], states))
+        out.groups.append(_tiles(s, group, *records(*place, group.width)))
     return out
+
+
+def _tiles(s: Sections, group: Group, row: Ints, to: Ints) -> Tiles:
+    if not len(to):
+        none = [objects_of([]) if c.variable else None for c in group.components]
+        return Tiles(row, np.empty((0, group.width), np.int64), none)
+    found = _blocks(s.words, group.width).take(to).view(np.int64).reshape(-1, group.width)
+    objects: list[NDArray[Any] | None] = []
+    for component, at in zip(group.components, group.offsets, strict=True):
+        last = at + component.width - 1
+        objects.append(_objects(s, row, found[:, last]) if component.variable else None)
+        if component.variable:
+            found[:, last] = 0
+    return Tiles(row, found, objects)
 
 
 def records(section: Ints, counts: Ints, width: int) -> tuple[Ints, Ints]:
@@ -263,13 +345,19 @@ def records(section: Ints, counts: Ints, width: int) -> tuple[Ints, Ints]:
 
 def states_at(s: Sections, component: Component, row: Ints, to: Ints) -> States:
     """A component's states: those of `row[i]` begin at word `to[i]`."""
-    state = States(s.words[to[:, None] + np.arange(component.width)])
-    if component.variable:
-        pointer = state.words[:, -1]
-        first = (s.tail[row] + (pointer >> 32)).tolist()
-        size = (pointer & 0xFFFFFFFF).tolist()
-        found = [None if p < 0 else s.joined[a : a + k] for p, a, k in zip(pointer.tolist(), first, size, strict=True)]
-        state.objects = objects_of(found)
-        state.words = state.words.copy()
-        state.words[:, -1] = 0
-    return state
+    words = s.words[to[:, None] + np.arange(component.width)]
+    if not component.variable:
+        return States(words)
+    objects = _objects(s, row, words[:, -1])
+    words[:, -1] = 0
+    return States(words, objects)
+
+
+def _objects(s: Sections, row: Ints, pointer: Ints) -> NDArray[Any]:
+    """The values that words stand for."""
+    first = s.tail[row] + (pointer >> 32)
+    ends, joined = first + (pointer & 0xFFFFFFFF), s.joined
+    if (pointer >= 0).all():
+        return objects_of([joined[a:b] for a, b in zip(first.tolist(), ends.tolist(), strict=True)])
+    spans = zip((pointer >= 0).tolist(), first.tolist(), ends.tolist(), strict=True)
+    return objects_of([joined[a:b] if there else None for there, a, b in spans])

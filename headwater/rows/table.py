@@ -8,6 +8,7 @@ left the window is recognised by its number. Merging touches only the tiles that
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -25,20 +26,26 @@ NEVER = -(2**62)
 
 
 class _Ring:
-    """The tiles of one group for all rows of a table."""
+    """The tiles of one group for all rows of a table.
+
+    A slot has a record: the number of the tile that it holds, and its components' words. The numbers lie apart
+    once more, so that looking for them touches little memory.
+    """
 
     def __init__(self, group: Group, capacity: int) -> None:
         self.group = group
         self.tiles = np.full(capacity * group.slots, NO_TILE, np.int64)
-        self.words = np.zeros((capacity * group.slots, group.width - 1), np.int64)
+        self.records = np.zeros((capacity * group.slots, group.width), np.int64)
         self.objects: list[NDArray[Any] | None] = [
             np.full(capacity * group.slots, None, object) if c.variable else None for c in group.components
         ]
+        # Line s has the slots in the order of their tiles where the first tile's slot is s.
+        self._turned = (np.arange(group.slots)[:, None] + np.arange(group.slots)) % group.slots
 
     def grow(self, capacity: int) -> None:
         more = capacity * self.group.slots - len(self.tiles)
         self.tiles = np.concatenate([self.tiles, np.full(more, NO_TILE, np.int64)])
-        self.words = np.concatenate([self.words, np.zeros((more, self.words.shape[1]), np.int64)])
+        self.records = np.concatenate([self.records, np.zeros((more, self.group.width), np.int64)])
         self.objects = [None if o is None else np.concatenate([o, np.full(more, None, object)]) for o in self.objects]
 
     def forget(self, rows: Ints) -> None:
@@ -49,39 +56,38 @@ class _Ring:
 
         `read_at`: when each row is read first, which timed states are trimmed to.
         """
-        at = rows * self.group.slots + tiles % self.group.slots
-        fresh = at[self.tiles[at] != tiles]
+        group = self.group
+        at = rows * group.slots + tiles % group.slots
+        records = self.records.take(at, axis=0)
+        fresh = np.flatnonzero(self.tiles.take(at) != tiles)
         if len(fresh):
-            self.words[fresh] = self.group.empty
+            records[fresh, 1:] = group.empty
+            records[fresh, 0] = self.tiles[at[fresh]] = tiles[fresh]
             for objects in self.objects:
                 if objects is not None:
-                    objects[fresh] = None
-        self.tiles[at] = tiles
+                    objects[at[fresh]] = None
         for i, (component, first, objects, new) in enumerate(
-            zip(self.group.components, self.group.offsets, self.objects, states, strict=True)
+            zip(group.components, group.offsets, self.objects, states, strict=True)
         ):
-            z = slice(first - 1, first - 1 + component.width)
-            old = States(self.words[at, z], None if objects is None else objects[at])
+            z = slice(first, first + component.width)
+            old = States(records[:, z], None if objects is None else objects[at])
             if isinstance(component, Timed):
-                merged = component.merge(old, new, None if read_at is None else self.group.since(i, read_at))
+                merged = component.merge(old, new, None if read_at is None else group.since(i, read_at))
             else:
                 merged = component.merge(old, new)
-            self.words[at, z] = merged.words
+            records[:, z] = merged.words
             if objects is not None:
                 objects[at] = merged.objects
+        self.records[at] = records
 
     def gather(self, rows: Ints, first: Ints) -> Tiles:
         """The tiles of rows from each row's first one on, in order."""
         n = self.group.slots
-        tile = first[:, None] + np.arange(n)
-        at = rows[:, None] * n + tile % n
-        held = self.tiles[at] == tile
+        at = self._turned.take(first % n, axis=0)
+        at += (rows * n)[:, None]
+        held = self.tiles.take(at) == first[:, None] + np.arange(n)
         row, at = np.nonzero(held)[0], at[held]
-        states = [
-            States(self.words[at, o - 1 : o - 1 + c.width], None if objects is None else objects[at])
-            for c, o, objects in zip(self.group.components, self.group.offsets, self.objects, strict=True)
-        ]
-        return Tiles(row, tile[held], states)
+        return Tiles(row, self.records.take(at, axis=0), [None if o is None else o.take(at) for o in self.objects])
 
 
 class RowTable:
@@ -112,9 +118,11 @@ class RowTable:
     def numbers(self, keys: Sequence[Any]) -> tuple[Ints, Ints]:
         """The row of each key, and the rows that are new and so must be loaded first, if they are anywhere."""
         before, known = len(self.keys), self._numbers
-        rows = np.fromiter((known.setdefault(k, len(known)) for k in keys), np.int64, len(keys))
-        if len(known) > before:
-            self.keys.extend(list(known)[before:] if before == 0 else _tail(known, before))
+        rows = np.fromiter(map(known.get, keys, repeat(-1)), np.int64, len(keys))
+        fresh = np.flatnonzero(rows < 0)
+        if len(fresh):
+            rows[fresh] = [known.setdefault(keys[i], len(known)) for i in fresh.tolist()]
+            self.keys += dict.fromkeys([keys[i] for i in fresh.tolist()])
             self._reserve(len(known))
         return rows, np.arange(before, len(known))
 
@@ -150,8 +158,8 @@ class RowTable:
         for ring, tiles in zip(self.rings, taken.groups, strict=True):
             seen = tiles.tile >= ring.group.first_tile(self.newest[rows] + 1)[tiles.row]
             if not seen.all():
-                tiles = Tiles(tiles.row[seen], tiles.tile[seen], [s.take(seen) for s in tiles.states])
-            ring.merge(rows[tiles.row], tiles.tile, tiles.states, self.newest[rows[tiles.row]] + 1)
+                tiles = tiles.take(seen)
+            ring.merge(rows[tiles.row], tiles.tile, tiles.states(ring.group), self.newest[rows[tiles.row]] + 1)
 
     def fold(self, rows: Ints, events: Selected, *, born: int | None = None) -> Ints:
         """Apply events to rows (`rows[i]` is that of event i); those already applied are skipped.
@@ -181,7 +189,7 @@ class RowTable:
                 if partition < self.applied.shape[1] and self.applied[row, partition] >= 0:
                     self.born[row, partition] = born
 
-    def encode(self, rows: Ints) -> tuple[list[bytes | memoryview], NDArray[np.uint64]]:
+    def encode(self, rows: Ints) -> tuple[list[memoryview], NDArray[np.uint64]]:
         """The bytes of rows and their digests; `digests` stays what Redis holds until `written`."""
         read_at = self.newest[rows] + 1
         present = self.applied[rows] >= 0
@@ -237,12 +245,6 @@ class RowTable:
             gap = np.full((self.capacity, partitions - self.applied.shape[1]), -1, np.int64)
             self.applied = np.concatenate([self.applied, gap], axis=1)
             self.born = np.concatenate([self.born, gap], axis=1)
-
-
-def _tail(known: dict[Any, int], before: int) -> list[Any]:
-    from itertools import islice
-
-    return list(islice(reversed(known), len(known) - before))[::-1]
 
 
 def _reduced(
