@@ -2,6 +2,7 @@
 
 import json
 import re
+import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -192,6 +193,25 @@ def test_a_port_that_is_taken_is_wrong_use(tmp_path, shop, http):
     answer = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     assert answer.returncode == 2
     assert "--port" in answer.stderr
+
+
+@pytest.mark.parametrize(
+    ("place", "advice"), [(["--host", "192.0.2.1"], "with --host"), (["--port", "99999"], "0<=x<=65535")]
+)
+def test_an_address_that_is_none_is_wrong_use(tmp_path, shop, place, advice):
+    command = [*write_repository(tmp_path, shop.project, shop.url), *place]
+    answer = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert answer.returncode == 2
+    assert advice in answer.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_being_stopped_is_no_error(tmp_path, shop, number):
+    process, address = start(write_repository(tmp_path, shop.project, shop.url))
+    assert httpx.get(f"{address}/health").json()["redis"] is True
+    process.send_signal(number)
+    said, _ = process.communicate(timeout=20)
+    assert (process.returncode, said) == (0, "")
 
 
 def test_the_server_imports_no_feast(tmp_path):
