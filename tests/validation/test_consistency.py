@@ -111,6 +111,11 @@ def test_rows_past_the_sink_wait_and_are_not_compared():
     assert "2 rows are not compared, because the sink has not kept their last events yet" in result.notes[0]
 
 
+def test_an_event_past_the_sinks_own_position_is_only_in_the_lake():
+    kept = kept_of(LINES, end=8)
+    assert causes(check(rows_of(LINES[:8]), kept, position=8)) == {("3", "missing online")}
+
+
 def test_rows_past_what_the_sink_had_kept_are_missing_in_lake():
     kept = replace(kept_of(LINES[:7], end=7), committed={0: 9})
     assert causes(check(rows_of(LINES), kept)) == {("2", "missing in lake"), ("3", "missing in lake")}
