@@ -24,6 +24,7 @@ def run(repository: Repository, *, until_caught_up: bool, every: float, batch: i
     Raises:
         Unreachable: Redis or Kafka does not answer at the start.
         HeadwaterError: `until_caught_up` without a published plan, or a topic that was changed.
+        Abort: it was stopped before it had caught up.
     """
     log_to_stderr()
     redis, kafka, lake = repository.need_redis(), repository.need_kafka(), Lake(repository.lake)
@@ -31,10 +32,11 @@ def run(repository: Repository, *, until_caught_up: bool, every: float, batch: i
     topic_facts(kafka, ["__headwater"], offsets=False)
     settings = SinkSettings(every=every, batch=batch)
     sink = Sink(redis, kafka, lake, repository.project, settings, repository.schema_registry)
+    reached = caught_up is None
     started = time.perf_counter()
     with stopped_by_signals(sink.stop):
         if caught_up is not None:
-            _until(sink, caught_up)
+            reached = _until(sink, caught_up)
         else:
             click.echo(f"Sink of project {repository.project!r} is running; Ctrl-C stops it.", err=True)
             sink.run()
@@ -44,6 +46,8 @@ def run(repository: Repository, *, until_caught_up: bool, every: float, batch: i
         "admitted.",
         err=True,
     )
+    if not reached:
+        raise click.Abort
 
 
 def _caught_up(repository: Repository, kafka: dict[str, str], lake: Lake) -> LakeCaughtUp:
@@ -56,14 +60,18 @@ def _caught_up(repository: Repository, kafka: dict[str, str], lake: Lake) -> Lak
     return LakeCaughtUp(kafka, lake, {s.topic for s in published.plan.sources})
 
 
-def _until(sink: Sink, caught_up: LakeCaughtUp) -> None:
+def _until(sink: Sink, caught_up: LakeCaughtUp) -> bool:
+    """Whether it has caught up: a signal may have ended it before."""
+    reached = False
     columns = (TextColumn("sink"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, disable=not sys.stderr.isatty(), transient=True) as progress:
         task = progress.add_task("sink", total=caught_up.total)
 
         def done() -> bool:
+            nonlocal reached
             reached = caught_up()
             progress.update(task, completed=caught_up.total - caught_up.remaining)
             return reached
 
         sink.run(until=done)
+    return reached

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from headwater.errors import HeadwaterError, UsageError
 from headwater.online.connection import Connection
 from headwater.online.plan_store import load_published
+from headwater.online.topic_facts import topic_facts
 from headwater.repository import Repository
 from pipelines.foreground import log_to_stderr, stopped_by_signals
 from pipelines.worker import CaughtUp, Worker, WorkerSettings
@@ -35,6 +36,7 @@ def run(
         UsageError: options that do not go together, or Java or PySpark is missing.
         Unreachable: Redis or Kafka does not answer at the start.
         HeadwaterError: `until_caught_up` without a published plan, or a topic that was changed.
+        Abort: it was stopped before it had caught up.
     """
     log_to_stderr()
     redis, kafka = repository.need_redis(), repository.need_kafka()
@@ -44,16 +46,21 @@ def run(
                 raise HeadwaterError(
                     f"Project {repository.project!r} has no plan in Redis. Publish one with 'headwater apply'."
                 )
+    # Later a broker may go and come; one that is not there at the start is more likely a wrong address.
+    topic_facts(kafka, ["__headwater"], offsets=False)
     worker = _worker(repository, batch, engine, conf)
+    reached = not until_caught_up
     started = time.perf_counter()
     with stopped_by_signals(worker.stop):
         if until_caught_up:
-            _until_caught_up(worker, CaughtUp(redis, kafka, repository.project))
+            reached = _until_caught_up(worker, CaughtUp(redis, kafka, repository.project))
         else:
             click.echo(f"Worker of project {repository.project!r} is running; Ctrl-C stops it.", err=True)
             worker.run()
     took = max(time.perf_counter() - started, 1e-9)
     click.echo(f"{worker.events:,} events in {took:.1f} s ({worker.events / took:,.0f}/s).", err=True)
+    if not reached:
+        raise click.Abort
 
 
 def _worker(repository: Repository, batch: int | None, engine: str, conf: Sequence[str]) -> Worker:
@@ -79,14 +86,18 @@ def _spark_settings(conf: Sequence[str]) -> dict[str, str]:
     return dict(pair.split("=", 1) for pair in conf)
 
 
-def _until_caught_up(worker: Worker, caught_up: CaughtUp) -> None:
+def _until_caught_up(worker: Worker, caught_up: CaughtUp) -> bool:
+    """Whether it has caught up: a signal may have ended it before."""
+    reached = False
     columns = (TextColumn("stream"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, disable=not sys.stderr.isatty(), transient=True) as progress:
         task = progress.add_task("stream", total=None)
 
         def done() -> bool:
+            nonlocal reached
             reached = caught_up()
             progress.update(task, total=caught_up.total or None, completed=caught_up.total - caught_up.remaining)
             return reached
 
         worker.run(until=done)
+    return reached
