@@ -11,9 +11,17 @@ from __future__ import annotations
 import base64
 import json
 import threading
+import warnings
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib import import_module
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
+
+with warnings.catch_warnings():
+    # What the client imports turns a warning of its own on; imported here, it is quiet in all tests.
+    import_module("authlib.deprecate")
+    warnings.simplefilter("ignore")
+    import_module("confluent_kafka.schema_registry")
 
 
 class SchemaRegistry:

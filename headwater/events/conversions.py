@@ -20,6 +20,8 @@ from headwater.durations import DAY
 from headwater.events.timestamps import YEAR_1, YEAR_9999_END, parse_timestamps
 
 Mask = NDArray[np.bool_]
+_MOST_DIGITS = 1_000
+"""Behind the point of a decimal, or zeros before it: nobody means more, and they would take for ever."""
 
 
 class Decimals(NamedTuple):
@@ -112,7 +114,7 @@ def _one_by_one(convert: Callable[[int, int], Any], fill: Any, what: str) -> Cal
     """Decimals, each through a function that gives None where the column cannot hold it exactly."""
 
     def all_of_them(values: Decimals) -> Converted:
-        found = [convert(u, s) for u, s in zip(values.unscaled, values.scale, strict=True)]
+        found = [convert(u, s) if abs(s) <= _MOST_DIGITS else None for u, s in zip(*values, strict=True)]
         bad = np.fromiter((x is None for x in found), np.bool_, len(found))
         filled = [fill if x is None else x for x in found]
         return Converted(
@@ -142,8 +144,12 @@ def _nearest_double(unscaled: int, scale: int) -> float | None:
 
 def decimal_text(unscaled: int, scale: int) -> str:
     """The number in digits, with as many behind the point as its scale says."""
+    if scale < -_MOST_DIGITS:
+        return f"{unscaled}e{-scale}"
     if scale <= 0:
         return str(unscaled * 10**-scale)
+    if scale > _MOST_DIGITS:
+        return f"{unscaled}e-{scale}"
     digits = str(abs(unscaled)).rjust(scale + 1, "0")
     return f"{'-' if unscaled < 0 else ''}{digits[:-scale]}.{digits[-scale:]}"
 
@@ -160,5 +166,5 @@ _TABLE: dict[tuple[str, str], Callable[[Any], Converted]] = {
     **{(kind, "int64"): _integers for kind in ("millis", "micros", "nanos", "date", "time")},
     ("decimal", "int64"): _one_by_one(_whole, 0, "is no integer of 64 bits"),
     ("decimal", "float64"): _one_by_one(_nearest_double, 0.0, "has more digits than a double can hold"),
-    ("decimal", "string"): _one_by_one(decimal_text, "", ""),
+    ("decimal", "string"): _one_by_one(decimal_text, "", "has too many digits"),
 }  # fmt: skip

@@ -74,9 +74,13 @@ def encoder_of(source: Source, schemas: Schemas) -> Callable[[pl.DataFrame], lis
 
         return json_rows
     _need_package(source.format)
-    from headwater.events.avro_rows import AvroRows
+    if source.format == "avro":
+        from headwater.events.avro_rows import AvroRows
 
-    return AvroRows(source, schemas)
+        return AvroRows(source, schemas)
+    from headwater.events.protobuf_rows import ProtobufRows
+
+    return ProtobufRows(source, schemas)
 
 
 class RegistryDecoder:
@@ -149,9 +153,13 @@ def _empty(value: bytes | None) -> str:
 
 
 def _maker(name: str) -> Callable[[Source, Schema], SchemaReader]:
-    from headwater.events.avro import AvroReader
+    if name == "avro":
+        from headwater.events.avro import AvroReader
 
-    return AvroReader
+        return AvroReader
+    from headwater.events.protobuf import ProtobufReader
+
+    return ProtobufReader
 
 
 def _need_package(name: str) -> None:

@@ -21,7 +21,7 @@ from feast.protos.feast.serving.ServingService_pb2 import FieldStatus, GetOnline
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import BoolList, BytesList, DoubleList, Int64List, StringList, Value
 from feast.repo_config import FeastConfigBaseModel, RepoConfig
-from google.protobuf.timestamp_pb2 import Timestamp  # type: ignore[import-untyped]
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from headwater.columns import Column
 from headwater.dtypes import Dtype, element_of, is_list
