@@ -18,14 +18,19 @@ from typing import Any
 
 import msgspec
 import numpy as np
+from msgspec.structs import astuple
 from numpy.typing import NDArray
 
 from headwater.columns import Column, normalised
+from headwater.events.batch import concat_columns
 from headwater.events.timestamps import parse_timestamps
 from headwater.plans.plan import Field, Source
 
 MAX_DEPTH = 100
 """Nesting past this is refused; a parser's own limit would depend on the depth of its caller's stack."""
+
+_BLOCK = 2_000
+"""Events that are decoded at once: their objects are gone again before they leave the processor's cache."""
 
 _TYPES: dict[str, Any] = {
     "int64": int, "float64": float, "string": str, "bool": bool, "timestamp": str | int, "bytes": bytes,
@@ -67,6 +72,16 @@ class Decoder:
 
     def decode(self, values: Sequence[bytes | None]) -> Decoded:
         """The columns of all values that fit the schema, and the reasons of all that do not."""
+        if len(values) <= _BLOCK:
+            return self._block(values)
+        firsts = range(0, len(values), _BLOCK)
+        blocks = [self._block(values[i : i + _BLOCK]) for i in firsts]
+        columns = {f.name: concat_columns([b.columns[f.name] for b in blocks]) for f in self.fields}
+        index = np.concatenate([b.index + i for i, b in zip(firsts, blocks, strict=True)])
+        failures = {i + at: text for i, b in zip(firsts, blocks, strict=True) for at, text in b.failures.items()}
+        return Decoded(index, columns, failures)
+
+    def _block(self, values: Sequence[bytes | None]) -> Decoded:
         try:
             _check_texts(values)
             return self._columns(np.arange(len(values)), list(map(self._parse, values)), {})  # type: ignore[arg-type]
@@ -116,7 +131,8 @@ class Decoder:
         return event
 
     def _columns(self, index: NDArray[np.int64], events: list[Any], failures: dict[int, str]) -> Decoded:
-        items = {f.name: [getattr(e, slot) for e in events] for slot, f in zip(self.slots, self.fields, strict=True)}
+        found = list(zip(*map(astuple, events), strict=True)) or [()] * len(self.fields)
+        items = {f.name: column for f, column in zip(self.fields, found, strict=True)}
         columns, wrong = {}, np.zeros(len(events), np.bool_)
         for f in self.fields:
             columns[f.name], bad = _column(f, items[f.name])
@@ -170,7 +186,7 @@ def _null_for_nan(match: re.Match[bytes]) -> bytes:
     return match[0] if match[0].startswith(b'"') else b"null"
 
 
-def _column(f: Field, items: list[Any]) -> tuple[Column, NDArray[np.bool_] | None]:
+def _column(f: Field, items: Sequence[Any]) -> tuple[Column, NDArray[np.bool_] | None]:
     """The column, and for timestamps where a text is none."""
     if f.dtype == "timestamp":
         values, valid, bad = parse_timestamps(items)
@@ -186,7 +202,7 @@ def _column(f: Field, items: list[Any]) -> tuple[Column, NDArray[np.bool_] | Non
     return _objects(f, items), None
 
 
-def _objects(f: Field, items: list[Any]) -> Column:
+def _objects(f: Field, items: Sequence[Any]) -> Column:
     try:
         # Joining is the fastest way to learn that nothing is None.
         (b"" if f.dtype == "bytes" else "").join(items)

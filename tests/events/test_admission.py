@@ -152,6 +152,17 @@ def test_rejected_records_keep_place_and_bytes_and_the_rest_flows_on() -> None:
     ]
 
 
+def test_a_large_batch_keeps_every_event_at_its_place() -> None:
+    bad = {0: "{", 1_999: None, 2_000: T + '"customer": "x"}', 4_500: T + '"price": -1}', 5_000: '{"at": "then"}'}
+    admitted = admit(*(bad.get(i, T + f'"customer": {i}' + "}") for i in range(5_001)))
+    good = [i for i in range(5_001) if i not in bad]
+    assert admitted.index.tolist() == good == admitted.events.columns["customer"].to_list()
+    assert admitted.events.offset.tolist() == [i + 10 for i in good]
+    assert [(r.index, r.kind) for r in admitted.rejected] == [
+        (0, "dead-letter"), (1_999, "dead-letter"), (2_000, "dead-letter"), (4_500, "quarantine"), (5_000, "dead-letter"),
+    ]  # fmt: skip
+
+
 def test_an_empty_batch_is_fine() -> None:
     admitted = admit()
     assert len(admitted.events) == 0
