@@ -11,6 +11,7 @@ from __future__ import annotations
 import socket
 import struct
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -18,6 +19,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import hiredis
 
 from headwater.errors import HeadwaterError, Unreachable, UsageError
+from headwater.online.posts import Posted, Posts
 
 _BUFFER = 4 << 20
 _TRANSIENT = ("LOADING", "MASTERDOWN", "READONLY", "CLUSTERDOWN", "TRYAGAIN", "BUSY ", "OOM ", "MISCONF ")
@@ -79,9 +81,8 @@ class RedisAddress:
 class Connection:
     """One connection, connected by its constructor. One user at a time: it holds no lock.
 
-    The one exception: `send` and `receive` touch nothing in common, so one thread may send while
-    another receives. After any Unreachable the connection is closed; what was sent may or may not
-    have been done. `reconnect()` is always explicit and raises `generation` by one.
+    After any Unreachable the connection is closed; what was sent may or may not have been done.
+    `reconnect()` is always explicit and raises `generation` by one.
 
     Args:
         url: see `RedisAddress.parse`.
@@ -102,6 +103,7 @@ class Connection:
         self._socket: socket.socket | None = None
         self._transient: str | None = None
         self._space = bytearray(1 << 18)
+        self._posts: Posts | None = None
         self._open()
 
     @property
@@ -122,8 +124,19 @@ class Connection:
 
     def ask(self, raw: bytes, count: int) -> list[Any]:
         """Send `raw`, which holds `count` encoded commands, and return their replies as `pipeline` does."""
+        if self._posts is not None:
+            self._posts.finish()
         self.send(raw)
         return self.receive(count)
+
+    def post(self, raw: bytes, count: int) -> Posted:
+        """Have `raw`, which holds `count` encoded commands, sent by a thread; the replies are asked of the result.
+
+        The wire keeps the order of the calls: a later `ask` is sent when all that was posted has its replies.
+        """
+        if self._posts is None:
+            self._posts = Posts(self)
+        return self._posts.post(raw, count)
 
     def send(self, raw: bytes) -> None:
         """Write encoded commands without waiting for replies; `receive` takes those later, in order."""
@@ -156,10 +169,21 @@ class Connection:
         self.generation += 1
 
     def close(self) -> None:
-        """Close the socket; may be called twice."""
+        """Close the socket; may be called twice. What was posted and has no reply fails."""
+        posts, self._posts = self._posts, None
+        if posts is not None:
+            self._shut_down()
+            posts.close()
         if self._socket is not None:
             self._socket.close()
             self._socket = None
+
+    def _shut_down(self) -> None:
+        # A thread that waits in a system call of this socket does not notice that it is closed, but this.
+        sock = self._socket
+        if sock is not None:
+            with suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
 
     def __enter__(self) -> Connection:
         return self
@@ -192,9 +216,15 @@ class Connection:
 
     def _lost(self, error: Exception) -> Unreachable:
         # A late reply would answer the next command, so a connection that failed once is never used again.
-        self.close()
+        self._drop()
         what = f"no reply within {self._timeout:g} s" if isinstance(error, BlockingIOError) else str(error)
         return Unreachable(f"Lost the connection to Redis at {self.address}: {what}.")
+
+    def _drop(self) -> None:
+        # Not `close`: the thread of what is posted may be the one that failed.
+        sock, self._socket = self._socket, None
+        if sock is not None:
+            sock.close()
 
     def _error(self, text: str) -> Exception:
         if text.startswith(_TRANSIENT):
@@ -202,7 +232,7 @@ class Connection:
         return CommandError(text)
 
     def _not_serving(self) -> list[Any]:
-        self.close()
+        self._drop()
         raise Unreachable(f"Redis at {self.address} cannot serve now: {self._transient}")
 
 
