@@ -8,14 +8,16 @@ about one view: its position, its cached rows, its scripts. Rules 1 to 3 of the 
 * a row is written only over the bytes it was computed from; where another worker was faster,
   the row is read again, merged again and sent again;
 * rows, position and counters change together or not at all.
+
+A batch is written behind: `start` sends its scripts, `settle` takes what Redis said of them and sends again what
+another worker was faster with. Between the two the next batch may be read and decoded, nothing else of the feed.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import astuple, dataclass
-from functools import partial
+from dataclasses import astuple, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -26,7 +28,9 @@ from headwater.events.select import select
 from headwater.online import scripts
 from headwater.online.connection import CommandError, Connection
 from headwater.online.expiry import expiry_of
+from headwater.online.framing import command, frame
 from headwater.online.keys import counter_key, entity_key, position_key, row_prefix
+from headwater.online.posts import Posted
 from headwater.online.published import Fill
 from headwater.plans.plan import StreamView
 from headwater.rows.counters import Counters
@@ -62,6 +66,17 @@ class _Chunk:
     digests: NDArray[np.uint64]
 
 
+@dataclass
+class _Flight:
+    """A batch whose scripts are sent. `merge_again` merges it once more into rows that were read again."""
+
+    moving: dict[int, int]
+    counts: Counters
+    merge_again: Callable[[Ints], None]
+    chunks: list[_Chunk] = field(default_factory=list)
+    posted: list[Posted] = field(default_factory=list)
+
+
 class ViewFeed:
     """Feeds one fill. `positions` holds the next offset of each partition that this worker owns."""
 
@@ -75,6 +90,7 @@ class ViewFeed:
         self._mark = ""
         self._prefix = row_prefix(project, view.name, view.state_hash, fill.id)
         self._names: list[bytes] = []
+        self._flight: _Flight | None = None
         expiry = expiry_of(view, fill)
         self._expiry = b"" if expiry is None else b"%d" % expiry
         self._rows_cached = max(1000, CACHE_BYTES // self.table.bytes_a_row)
@@ -86,6 +102,7 @@ class ViewFeed:
             PositionsLost: a partition that the fill's record counts has no position.
         """
         wanted = sorted(partitions)
+        self._flight = None
         self.forget()
         # Scripts of a batch that broke off may still wait in the old connection: theirs is another mark.
         self._mark = os.urandom(8).hex()
@@ -115,6 +132,12 @@ class ViewFeed:
             Refused: another worker, or a Redis that was rolled back, holds another position.
             Unreachable: Redis went away; whether the last script was done is unknown.
         """
+        self.start(events, nexts)
+        self.settle()
+
+    def start(self, events: Events, nexts: Mapping[int, int]) -> None:
+        """As `apply`, without waiting for Redis: `positions` move when the batch is settled. Settles the one before."""
+        self.settle()
         moving = {p: n for p, n in nexts.items() if n > self.positions.get(p, n)}
         if not moving:
             return
@@ -133,7 +156,7 @@ class ViewFeed:
             self.table.fold(rows[mine], selected.take(mine))
 
         # 6. Write whole rows and the new positions behind the fence.
-        self._write(touched, moving, Counters.of(self.layout, selected), fold_again)
+        self._start_writing(touched, moving, Counters.of(self.layout, selected), fold_again)
 
     def advance(self, nexts: Mapping[int, int]) -> None:
         """Move positions past records that nobody reads (aborted transactions), rows untouched."""
@@ -155,56 +178,76 @@ class ViewFeed:
     def _load(self, new: Ints) -> None:
         keys = self.table.keys[len(self._names) :]
         single = len(self.view.keys) == 1
-        self._names += [self._prefix + entity_key((k,) if single else k) for k in keys]
+        self._names += [frame(self._prefix + entity_key((k,) if single else k)) for k in keys]
         for i in range(0, len(new), ROWS_A_SCRIPT):
             rows = new[i : i + ROWS_A_SCRIPT]
             self._reload(rows)
 
     def _reload(self, rows: Ints) -> None:
-        self.table.load(rows, self.connection.command("MGET", *(self._names[r] for r in rows.tolist())))
+        names = [self._names[r] for r in rows.tolist()]
+        (reply,) = self.connection.ask(command(1 + len(names), [frame(b"MGET"), *names]), 1)
+        if isinstance(reply, CommandError):
+            raise reply
+        self.table.load(rows, reply)
 
     def _write(
         self, touched: Ints, moving: dict[int, int], counts: Counters, merge_again: Callable[[Ints], None]
     ) -> None:
-        """Write rows and positions; `merge_again` merges this batch once more into rows that were read again."""
-        chunks = [self._chunk(touched[i : i + ROWS_A_SCRIPT]) for i in range(0, len(touched), ROWS_A_SCRIPT)]
-        self._send(chunks or [self._chunk(touched)], moving, counts, partial(self._again, merge_again))
-        self.positions.update(moving)
+        """Write rows and positions, and wait until they are written."""
+        self._start_writing(touched, moving, counts, merge_again)
+        self.settle()
 
-    def _send(
-        self,
-        chunks: list[_Chunk],
-        moving: dict[int, int],
-        counts: Counters,
-        again: Callable[[_Chunk, list[int]], _Chunk],
+    def _start_writing(
+        self, touched: Ints, moving: dict[int, int], counts: Counters, merge_again: Callable[[Ints], None]
     ) -> None:
-        """Send scripts ahead until all are done; the first that is not OK stops those behind it."""
-        done = 0
-        while done < len(chunks):
-            last = len(chunks) - 1
-            requests = [
-                self._request(chunks[i], i, moving, counts if i == last else None) for i in range(done, len(chunks))
-            ]
-            for reply in self.connection.ask(b"".join([x for r in requests for x in r]), len(requests)):
-                if reply == b"OK":
-                    self.table.digests[chunks[done].rows] = chunks[done].digests
-                    done += 1
-                    continue
-                if reply == b"FENCE":
-                    raise Refused(self.view.name)
-                if isinstance(reply, CommandError):
-                    if not str(reply).startswith("NOSCRIPT"):
-                        raise reply
-                    scripts.write_rows.load(self.connection)
-                else:
-                    chunks[done] = again(chunks[done], reply)
-                break
+        """Send scripts ahead: each as soon as its rows are encoded, so that Redis works meanwhile."""
+        flight = _Flight(moving, counts, merge_again)
+        firsts = range(0, max(len(touched), 1), ROWS_A_SCRIPT)
+        for i, first in enumerate(firsts):
+            flight.chunks.append(self._chunk(touched[first : first + ROWS_A_SCRIPT]))
+            flight.posted.append(self._post(flight, i, last=i == len(firsts) - 1))
+        self._flight = flight
+
+    def settle(self) -> float | None:
+        """Wait until what was started is written; when that was, seconds since the epoch. None where nothing was.
+
+        Raises:
+            Refused, Unreachable: as `apply`.
+        """
+        flight, self._flight = self._flight, None
+        if flight is None:
+            return None
+        done, written = 0, 0.0
+        while done < len(flight.chunks):
+            for posted in flight.posted:
+                # The first that is not OK stops those behind it.
+                (reply,) = posted.replies()
+                if reply != b"OK":
+                    self._refused(flight, done, reply)
+                    break
+                self.table.digests[flight.chunks[done].rows] = flight.chunks[done].digests
+                done, written = done + 1, posted.done_at
+            last = len(flight.chunks) - 1
+            flight.posted = [self._post(flight, i, last=i == last) for i in range(done, last + 1)]
+        self.positions.update(flight.moving)
+        return written
+
+    def _refused(self, flight: _Flight, number: int, reply: Any) -> None:
+        """What becomes of a script that was not done: raises, or leaves the chunk as it is to be sent again."""
+        if reply == b"FENCE":
+            raise Refused(self.view.name)
+        if not isinstance(reply, CommandError):
+            flight.chunks[number] = self._again(flight, flight.chunks[number], reply)
+        elif str(reply).startswith("NOSCRIPT"):
+            scripts.write_rows.load(self.connection)
+        else:
+            raise reply
 
     def _chunk(self, rows: Ints) -> _Chunk:
         values, digests = self.table.encode(rows) if len(rows) else ([], np.empty(0, np.uint64))
         return _Chunk(rows, self.table.digests[rows].tobytes(), values, digests)
 
-    def _again(self, merge_again: Callable[[Ints], None], chunk: _Chunk, bad: list[int]) -> _Chunk:
+    def _again(self, flight: _Flight, chunk: _Chunk, bad: list[int]) -> _Chunk:
         """The rows of a chunk that another worker changed first: read, merged and encoded again."""
         self.conflicts += len(bad)
         index = np.array(bad, np.int64)
@@ -213,12 +256,14 @@ class ViewFeed:
         self.table.digests[chunk.rows[written]] = chunk.digests[written]
         again = chunk.rows[index]
         self._reload(again)
-        merge_again(again)
+        flight.merge_again(again)
         return self._chunk(again)
 
-    def _request(
-        self, chunk: _Chunk, i: int, moving: dict[int, int], counts: Counters | None
-    ) -> list[bytes | memoryview]:
+    def _post(self, flight: _Flight, i: int, *, last: bool) -> Posted:
+        request = self._request(flight.chunks[i], i, flight.moving, flight.counts if last else None)
+        return self.connection.post(request, 1)
+
+    def _request(self, chunk: _Chunk, i: int, moving: dict[int, int], counts: Counters | None) -> bytes:
         """Script i of a batch expects the first position at offset/mark/i and leaves it at offset/mark/(i + 1).
 
         The last script has the counters, and leaves all positions where the batch ends.
@@ -228,14 +273,13 @@ class ViewFeed:
         first = b"%s/%s/" % (old[0], self._mark.encode())
         was = [first + b"%d" % i if i else old[0], *old[1:]]
         becomes = [first + b"%d" % (i + 1), *old[1:]] if counts is None else [b"%d" % moving[p] for p in parts]
-        keys = [
-            *(self._position_key(p) for p in parts),
-            counter_key(self.project, self.view.name, self.fill.id),
-            *(self._names[r] for r in chunk.rows.tolist()),
-        ]
+        keys = [*(self._position_key(p) for p in parts), counter_key(self.project, self.view.name, self.fill.id)]
+        names = [self._names[r] for r in chunk.rows.tolist()]
         nulls = [b"%d" % n for n in astuple(counts or Counters())]
-        args: list[Any] = [b"%d" % len(parts), *was, *becomes, chunk.expected, self._expiry, *nulls, *chunk.values]
-        return scripts.write_rows.request(keys, args)
+        head = [b"EVALSHA", scripts.write_rows.sha, b"%d" % (len(keys) + len(names)), *keys]
+        args = [b"%d" % len(parts), *was, *becomes, chunk.expected, self._expiry, *nulls]
+        frames = [*map(frame, head), *names, *map(frame, args)]
+        return command(len(frames), frames, chunk.values)
 
     def _position_key(self, partition: int) -> bytes:
         return position_key(self.project, self.view.name, self.fill.id, partition)
