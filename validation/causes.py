@@ -66,6 +66,7 @@ class Causes:
             "defect", f"the bytes are no row that this Headwater reads: {reason}",
             f"it has {len(data)} bytes, {data[:16].hex(' ') or 'none'}",
             action=f"{repair_command(view, key)}; where another version of Headwater wrote it, upgrade this one instead",
+            repairable=True,
         )  # fmt: skip
 
     @staticmethod
@@ -74,6 +75,7 @@ class Causes:
         return Difference(
             "defect", "bytes of the row were changed after it was written (memory, disk, or a write past the worker)",
             f"its digest is {header.digest:016x}, its bytes have {digest:016x}", action=repair_command(view, key),
+            repairable=True,
         )  # fmt: skip
 
     @staticmethod
@@ -82,6 +84,7 @@ class Causes:
         return Difference(
             "defect", "the row was written by another definition and copied here",
             f"it has the definition {header.state_hash}, its key {view.state_hash}", action=repair_command(view, key),
+            repairable=True,
         )  # fmt: skip
 
     # -- events that only the lake has --------------------------------------------------------------------------
@@ -121,7 +124,7 @@ class Causes:
                     "missing in lake", "the row has an event that its topic never had, or has lost: somebody wrote the "
                     "row past the worker, or the broker lost its last records",
                     self.row_text(key), f"{log}; the topic ends at {end}",
-                    f"make sure of the topic; then {repair_command(self.view, key)}",
+                    f"make sure of the topic; then {repair_command(self.view, key)}", True,
                 )  # fmt: skip
             if a < self.kept.committed.get(p, 0):
                 return self.losses.went_back(p, self.row_text(key))
@@ -142,9 +145,10 @@ class Causes:
             return self._not_online(seen.key, here)
         header = self.headers[seen.key]
         if seen.replayed == seen.row:
-            if (missed := self._missed(header, here)) is not None:
-                return self._older(seen.key, missed)
-            return self._began_anew(seen.key, header, here)
+            lacking = self._lacking(header, here)
+            if self._came_later(header, here, lacking):
+                return self._older(seen.key, here[lacking])
+            return self._began_anew(seen.key, here, lacking)
         lost = [r for r in self.losses.ranges if _names(header, r)]
         if lost and all(any(_inside(r, g) for g in self.losses.accepted) for r in lost):
             return None
@@ -169,7 +173,7 @@ class Causes:
         return Difference(
             "missing in lake", "the row is served, and the lake never had an event of its key: somebody wrote it past "
             "the worker", self.row_text(key), "it has no event of this key",
-            f"{repair_command(self.view, key)} (takes it away)",
+            f"{repair_command(self.view, key)} (takes it away)", True,
         )  # fmt: skip
 
     def _lost(self, key: bytes, lost: list[Range]) -> Difference:
@@ -186,14 +190,26 @@ class Causes:
             "defect", "the row was written with a digest that fits, and its own offsets give other bytes: a copy of "
             "another row, a write past the worker, or a bug",
             self.row_text(key), f"replaying them gives other bytes; it has {_events(len(self.events.of(key)))} of this key",
-            repair_command(self.view, key),
+            repair_command(self.view, key), True,
         )  # fmt: skip
 
-    def _missed(self, header: RowHeader, here: Ints) -> Ints | None:
-        """The key's events that the row should have and does not name."""
+    def _lacking(self, header: RowHeader, here: Ints) -> NDArray[np.bool_]:
+        """Which of the key's events the row should have and does not name."""
+        born = self._at({p: b for p, b, _ in header.partitions}, here, 2**62)
         applied = self._at({p: a for p, _, a in header.partitions}, here, -1)
-        due = (self.events.selected.offset[here] > applied) & self._due(here)
-        return here[due] if due.any() else None
+        offset = self.events.selected.offset[here]
+        return ((offset < born) | (offset > applied)) & self._due(here)
+
+    def _came_later(self, header: RowHeader, here: Ints, lacking: NDArray[np.bool_]) -> bool:
+        """Whether the row lacks events that came after those it has, and not only older ones.
+
+        In a partition that the row does not name, before and after are told by the arrival in the lake.
+        """
+        applied = self._at({p: a for p, _, a in header.partitions}, here, 2**62)
+        if (lacking & (self.events.selected.offset[here] > applied)).any():
+            return True
+        unnamed, has = lacking & (applied == 2**62), self.events.arrived[here][~lacking]
+        return bool(len(has) and unnamed.any() and self.events.arrived[here][unnamed].max() > has.min())
 
     def _due(self, here: Ints) -> NDArray[np.bool_]:
         mine = ~self.events.strange[here]
@@ -212,7 +228,7 @@ class Causes:
             "defect", f"{moved}, or an older copy of the row was put back" if moved
             else "an older copy of the row was put back (a restore, or a write past the worker)",
             self.row_text(key), f"it has {_events(len(missed))} of this key behind that, below the view's position: "
-            f"{self._places_text(missed)}", self._restore(key, bool(moved)),
+            f"{self._places_text(missed)}", self._restore(key, bool(moved)), True,
         )  # fmt: skip
 
     def _moved_over(self, missed: Ints) -> str:
@@ -244,13 +260,11 @@ class Causes:
         return Difference(
             "missing online", f"{moved}, or the row was deleted" if moved
             else "the row was deleted, expired too early, or was lost by Redis", "there is none", log,
-            self._restore(key, bool(moved)),
+            self._restore(key, bool(moved)), True,
         )  # fmt: skip
 
-    def _began_anew(self, key: bytes, header: RowHeader, here: Ints) -> Difference:
+    def _began_anew(self, key: bytes, here: Ints, older: NDArray[np.bool_]) -> Difference:
         """A row that is right by its own word and yet lacks older events: expired before, or lost."""
-        born = self._at({p: b for p, b, _ in header.partitions}, here, 2**62)
-        older = (self.events.selected.offset[here] < born) & self._due(here)
         arrived, log = self.events.arrived[here], f"it has older events of this key: {self._places_text(here[older])}"
         quiet = int(arrived[~older].min()) - int(arrived[older].max()) if older.any() and not older.all() else 0
         # A row lives longer than any of its windows; retention bounds how late the sink can be.
@@ -261,7 +275,7 @@ class Causes:
             )  # fmt: skip
         return Difference(
             "missing online", "the row was deleted or lost, and began anew with the key's next event",
-            self.row_text(key), log, repair_command(self.view, key),
+            self.row_text(key), log, repair_command(self.view, key), True,
         )  # fmt: skip
 
     # -- wording ------------------------------------------------------------------------------------------------

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 from headwater.errors import HeadwaterError, LakeDamaged, TopicChanged, UsageError, nearest
 from headwater.lake.lake import Lake
@@ -73,23 +74,6 @@ def run_check(
     return CheckRun(results, run.problem, run.notes())
 
 
-def find_differences(repository: Repository, lake: Lake, connection: Connection, view: str) -> Findings | None:
-    """Every difference of a windowed view, for repair; None where nothing of it is served.
-
-    Raises:
-        LakeDamaged, TopicChanged: the lake cannot be compared with the rows.
-    """
-    run = _Run(repository, lake, connection, None)
-    published = _published(connection, repository.project)
-    active = published.active.get(view)
-    if active is None or not isinstance(active.definition, StreamView):
-        return None
-    fill, source = load_fill(connection, repository.project, view, active.fill), source_of(published, active.definition)
-    if fill is None or source is None:
-        return None
-    return run.examine(active.definition, source, fill)
-
-
 def _published(connection: Connection, project: str) -> PublishedPlan:
     published = load_published(connection, project)
     if published is None:
@@ -109,6 +93,26 @@ def _accept_gaps(lake: Lake, published: PublishedPlan, names: Sequence[str]) -> 
     views = [v for v in published.plan.stream_views() if v.name in names]
     for topic in {published.plan.source(v.source).topic for v in views}:
         lake.accept_gaps(topic)
+
+
+def find_differences(
+    repository: Repository, lake: Lake, connection: Connection, view: StreamView, source: Source, fill: Fill,
+    keys: Sequence[bytes] | None, where_keys: Mapping[str, Sequence[Any]] | None,
+) -> Findings:  # fmt: skip
+    """Every difference of a fill, for repair; of these entity keys only, where they are given.
+
+    `where_keys`: join key -> the values that those keys are made of.
+
+    Raises:
+        LakeDamaged, TopicChanged: the lake cannot be compared with the rows.
+    """
+    served = read_served(connection, repository.project, view, fill, keys)
+    kept = LakeSide(repository, lake).read(view, source, fill.topic_id, newest_applied(served.rows), where_keys)
+    found = examine(view, source, served, kept, drawn=None, now=_now())
+    if keys is None:
+        return found
+    # Of several join keys the lake gives every combination.
+    return replace(found, rows={key: found.rows[key] for key in keys if key in found.rows})
 
 
 class _Run:

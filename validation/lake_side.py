@@ -9,8 +9,9 @@ snapshot of the lake; the topic's end again, so that every event of the snapshot
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -70,8 +71,14 @@ class LakeSide:
         self._still: set[str] = set()
         self.kafka_away: str | None = None if repository.kafka.get("bootstrap.servers") else "no address is known"
 
-    def read(self, view: StreamView, source: Source, topic_id: str | None, newest: Mapping[int, int]) -> Kept:
-        """Everything of the view's topic. `newest`: partition -> the newest offset that a row has applied.
+    def read(
+        self, view: StreamView, source: Source, topic_id: str | None, newest: Mapping[int, int],
+        where_keys: Mapping[str, Sequence[Any]] | None = None,
+    ) -> Kept:  # fmt: skip
+        """Everything of the view's topic.
+
+        `newest`: partition -> the newest offset that a row has applied. `where_keys`: join key -> the values of
+        the events wanted (all by default).
 
         Raises:
             LakeDamaged: the table's log cannot be read.
@@ -88,7 +95,7 @@ class LakeSide:
                 f"{snapshot.topic_id}) than the rows (id {topic_id}): it was deleted and made anew."
             )
         columns = sorted({*source_columns(view), source.event_time})
-        table, places, missing = self._events(source, columns, snapshot)
+        table, places, missing = self._events(source, columns, snapshot, where_keys)
         facts = self._facts(topic, topic_id)
         return Kept(
             table, snapshot.positions() if snapshot else {}, places, missing,
@@ -97,7 +104,11 @@ class LakeSide:
         )  # fmt: skip
 
     def _events(
-        self, source: Source, columns: list[str], snapshot: EventSnapshot | None
+        self,
+        source: Source,
+        columns: list[str],
+        snapshot: EventSnapshot | None,
+        where_keys: Mapping[str, Sequence[Any]] | None,
     ) -> tuple[pa.Table, Places, list[str]]:
         """Events and the places of all records, of the files that can be read."""
         if snapshot is None:
@@ -107,7 +118,8 @@ class LakeSide:
         for _ in range(2):
             files = [f for f in snapshot.files if f not in set(missing)]
             try:
-                table, places = snapshot.read(source, columns=columns, files=files), snapshot.read_places(files)
+                table = snapshot.read(source, columns=columns, files=files, where_keys=where_keys)
+                places = snapshot.read_places(files)
                 break
             except LakeDamaged:
                 schema = event_schema(source)

@@ -23,13 +23,17 @@ Range = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class Difference:
-    """One difference: its cause, what most likely happened, what row and lake say, and what to do."""
+    """One difference: its cause, what most likely happened, what row and lake say, and what to do.
+
+    `repairable`: whether the row can be computed again from the lake.
+    """
 
     cause: str
     detail: str
     row: str = ""
     log: str = ""
     action: str = ""
+    repairable: bool = False
 
     def example(self, text: str) -> Example:
         """The example of what is no row; `text` names it."""

@@ -10,7 +10,7 @@ worker runs, so positions that rows are ahead of are looked at for a while befor
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from headwater.errors import ReadError
@@ -48,10 +48,16 @@ class Served:
     behind: dict[int, int] = field(default_factory=dict)
 
 
-def read_served(connection: Connection, project: str, view: StreamView, fill: Fill) -> Served:
-    """Positions and rows of a windowed view's fill."""
+def read_served(
+    connection: Connection, project: str, view: StreamView, fill: Fill, keys: Sequence[bytes] | None = None
+) -> Served:
+    """Positions and rows of a windowed view's fill; of these entity keys only, where they are given."""
     positions = all_positions(connection, project, fill)
-    rows = read_rows(connection, row_prefix(project, view.name, view.state_hash, fill.id))
+    prefix = row_prefix(project, view.name, view.state_hash, fill.id)
+    if keys is not None:
+        rows = rows_of(connection, prefix, keys)
+        return Served(positions, rows, expiry_of(view, fill), fill.partitions, began_at(fill.id))
+    rows = read_rows(connection, prefix)
 
     def again() -> dict[int, bytes]:
         keys = [position_key(project, fill.view, fill.id, p) for p in positions]
@@ -66,11 +72,17 @@ def read_rows(connection: Connection, prefix: bytes) -> dict[bytes, bytes]:
     """All rows of a fill, by entity key."""
     found: dict[bytes, bytes] = {}
     for keys in scan_rows(connection, prefix):
-        for i in range(0, len(keys), _BATCH):
-            some = keys[i : i + _BATCH]
-            for key, row in zip(some, connection.command("MGET", *some), strict=True):
-                if row is not None:
-                    found[key[len(prefix) :]] = row
+        found |= rows_of(connection, prefix, [key[len(prefix) :] for key in keys])
+    return found
+
+
+def rows_of(connection: Connection, prefix: bytes, keys: Sequence[bytes]) -> dict[bytes, bytes]:
+    """The rows of these entity keys; keys without one are left out."""
+    found: dict[bytes, bytes] = {}
+    for i in range(0, len(keys), _BATCH):
+        some = keys[i : i + _BATCH]
+        rows = connection.command("MGET", *(prefix + key for key in some))
+        found |= {key: row for key, row in zip(some, rows, strict=True) if row is not None}
     return found
 
 

@@ -76,7 +76,7 @@ class PlantedWorld(World):
             view_of(),
             msgspec.structs.replace(view_of(features=RECENT, keys=("customer", "product")), name="recent"),
         ]
-        super().__init__(redis_url, bootstrap, partitions=2, views=views)
+        super().__init__(redis_url, bootstrap, partitions=2, views=views, config={"retention.ms": "604800000"})
         self.root = folder
         self.root.mkdir(exist_ok=True)
         (self.root / "feature_store.yaml").write_text(feature_store_yaml(self.project, redis_url, bootstrap, None))

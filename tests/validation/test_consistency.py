@@ -111,6 +111,11 @@ def test_rows_past_the_sink_wait_and_are_not_compared():
     assert "2 rows are not compared, because the sink has not kept their last events yet" in result.notes[0]
 
 
+def test_an_event_past_the_topics_end_is_only_in_the_lake_whatever_the_sink_says():
+    kept = kept_of([*LINES, {"customer": 2, "ts": NOON, "price": 1.0}], [*range(9), 20], end=21)
+    assert causes(check(rows_of(LINES), replace(kept, ends={0: 9}))) == {("2", "missing online")}
+
+
 def test_an_event_past_the_sinks_own_position_is_only_in_the_lake():
     kept = kept_of(LINES, end=8)
     assert causes(check(rows_of(LINES[:8]), kept, position=8)) == {("3", "missing online")}
@@ -175,6 +180,26 @@ def test_a_row_that_began_anew_is_expired_after_a_long_silence_and_lost_after_a_
         served = Served({0: 2}, {b"1": row}, 40 * HOUR // 1000)
         result = check_view(view, SOURCE, served, replace(kept, table=table), drawn=None, now=late)
         assert causes(result) == {("1", cause)}
+
+
+@pytest.mark.parametrize(("arrived", "cause"), [(NOON, "expired"), (NOON + 80 * HOUR, "defect")])
+def test_a_row_that_does_not_name_a_partition_began_anew_or_is_older(arrived, cause):
+    # Of partition 1 the row has nothing: its event came long before the row's own, or after it.
+    view = msgspec.structs.replace(VIEW, features=(make_feature("count", name="n"),))
+    lines = [{"customer": 1, "ts": NOON, "_partition": 1, "_offset": 0}, {"customer": 1, "ts": NOON + 1, "_offset": 0}]
+    events, _ = make_events(lines)
+    [row] = [r.data for r in fold(layout_of(view), select(view, events.take(np.array([1]))), born=None)]
+    kept = kept_of(lines, [0, 0], end=1)
+    table = kept.table
+    for name, column in {
+        "_partition": pa.array([1, 0], pa.int32()),
+        "_arrived_at": pa.array([arrived, NOON + 60 * HOUR], pa.timestamp("us", "UTC")),
+    }.items():
+        table = table.set_column(table.column_names.index(name), name, column)
+    places = (np.array([1, 0]), np.array([0, 0]))
+    kept = replace(kept, table=table, places=places, positions={0: 1, 1: 1}, ends={0: 1, 1: 1})
+    served = Served({0: 1, 1: 1}, {b"1": row}, 40 * HOUR // 1000)
+    assert causes(check_view(view, SOURCE, served, kept, drawn=None, now=NOON + 90 * HOUR)) == {("1", cause)}
 
 
 def test_an_example_says_what_the_row_and_the_lake_say_which_values_differ_and_what_to_do():

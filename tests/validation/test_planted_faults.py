@@ -275,7 +275,8 @@ def test_the_newest_commit_of_the_lakes_log_removed(world: PlantedWorld) -> None
         said = world.check("--json")
         assert said.code == 1
         assert set(said.view("spend")["differences"]) == {"missing in lake"}
-        assert "the table lost its newest commits" in world.check("spend").out
+        assert "3" in {e["key"] for e in said.view("spend")["examples"]}
+        assert "spend customer=3: missing in lake: the table lost its newest commits" in world.check("spend").out
 
 
 def test_a_file_of_a_batch_views_table_removed(world: PlantedWorld) -> None:
