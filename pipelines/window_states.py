@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from headwater.aggregations.approx_distinct import FULL, LIMIT, REGISTERS, SCALE, pack
 from headwater.aggregations.components import Events, Extreme, States, TextExtreme, Total, Values, as_bytes, objects_of
+from headwater.aggregations.distinct_values import DistinctValues
 from headwater.aggregations.hash_sets import HashSet
 from headwater.aggregations.last_n import LastN
 from headwater.aggregations.latest import NONE, Earliest, Latest
@@ -33,7 +34,7 @@ from headwater.windows.law import window_start
 if TYPE_CHECKING:
     import pyarrow as pa
 
-Component = Events | Values | Total | Squares | Extreme | TextExtreme | Latest | LastN | HashSet
+Component = Events | Values | Total | Squares | Extreme | TextExtreme | Latest | LastN | DistinctValues | HashSet
 _LOW = 0xFFFFFFFF
 
 
@@ -165,6 +166,8 @@ class _Writer:
             case Extreme() | TextExtreme():
                 function = "MAX" if component.greatest else "MIN"
                 return _filtered(f"{function}({self._plain(component.column)})", holds)
+            case DistinctValues():
+                return _filtered(f"COUNT(DISTINCT {self._plain(component.column)})", holds)
             case LastN():
                 place = f"STRUCT(_t AS t, _p AS p, _o AS o, {self._plain(component.column)} AS v)"
                 newest = f"MAX_BY({place}, STRUCT(_t, _p, _o), {component.n})"
@@ -264,6 +267,8 @@ def _decoded(component: Component, column: pa.ChunkedArray) -> States:
             return States(_ordered(component.dtype, array, component.empty[0])[:, None])
         case TextExtreme():
             return States(np.zeros((len(array), 1), np.int64), _objects(array))
+        case DistinctValues():
+            return component.state_of(_ints(array))
         case LastN():
             return component.state_of([[tuple(e.values()) for e in s or ()] for s in array.to_pylist()])
         case Latest():

@@ -8,7 +8,7 @@ empty state is. Merging is associative and commutative, so states are canonical.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
@@ -55,7 +55,7 @@ class Runs:
         """Which sorted events count: the condition holds and the column has a value; None means all."""
         mask = None
         if where is not None:
-            mask = self._remember(("where", where), lambda: self.selected.where(where)[self.order])
+            mask = self.remember(("where", where), lambda: self.selected.where(where)[self.order])
         if column is not None and column.valid is not None:
             valid = column.valid[self.order]
             mask = valid if mask is None else mask & valid
@@ -67,10 +67,11 @@ class Runs:
 
     def scaled(self, name: str, scale: int) -> Column:
         """The integers that enter sums, unsorted."""
-        result: Column = self._remember(("scaled", name, scale), lambda: scaled(self.column(name), scale))
+        result: Column = self.remember(("scaled", name, scale), lambda: scaled(self.column(name), scale))
         return result
 
-    def _remember(self, key: Any, make: Any) -> Any:
+    def remember(self, key: Any, make: Callable[[], Any]) -> Any:
+        """What `make` gives, made once for all components that reduce these events."""
         if key not in self.memo:
             self.memo[key] = make()
         return self.memo[key]

@@ -61,6 +61,41 @@ def ranks(row: Ints) -> Ints:
     return np.arange(len(row)) - np.repeat(starts, np.diff(np.append(starts, len(row))))
 
 
+def merged(old: Records, new: Records, n: int, keys: Sequence[int], value: int, law: np.ufunc) -> Records:
+    """Two parts of n states, each sorted by row and keys, as one: the values of one key are combined by `law`.
+
+    `new` is the shorter part: each of its records is sought in its own row by halving. No part has a key twice.
+    """
+    at, known = _sought(old, new, n, keys)
+    words = old.words.copy()
+    words[at[known], value] = law(words[at[known], value], new.words[known, value])
+    rest = ~known
+    return Records(np.insert(old.row, at[rest], new.row[rest]), np.insert(words, at[rest], new.words[rest], axis=0))
+
+
+def _sought(old: Records, new: Records, n: int, keys: Sequence[int]) -> tuple[Ints, NDArray[np.bool_]]:
+    """Where in `old` each new record stands or would stand, and whether its key is there."""
+    ends = np.cumsum(np.bincount(old.row, minlength=n))
+    low, high = np.concatenate([[0], ends])[new.row], ends[new.row]
+    last = high.copy()
+    while len(open_ := np.flatnonzero(low < high)):
+        middle = (low[open_] + high[open_]) >> 1
+        before = _compared(old.words[middle], new.words[open_], keys) < 0
+        low[open_], high[open_] = np.where(before, middle + 1, low[open_]), np.where(before, high[open_], middle)
+    known = low < last
+    known[known] = _compared(old.words[low[known]], new.words[known], keys) == 0
+    return low, known
+
+
+def _compared(a: Ints, b: Ints, keys: Sequence[int]) -> NDArray[np.int8]:
+    """-1, 0 or 1 a record, by the first key that differs."""
+    out = np.zeros(len(a), np.int8)
+    for key in reversed(keys):
+        x, y = a[:, key], b[:, key]
+        out = np.where(x == y, out, np.where(x < y, np.int8(-1), np.int8(1)))
+    return out
+
+
 def unpack(packed: NDArray[Any], width: int, *, valued: bool = False) -> Records:
     """The records of many packed states; `valued` where they end with values of any length."""
     states = packed.tolist()

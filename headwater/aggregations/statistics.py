@@ -24,6 +24,7 @@ from headwater.aggregations.components import (
     from_bytes,
     objects_of,
 )  # fmt: skip
+from headwater.aggregations.distinct_values import DistinctValues
 from headwater.aggregations.hash_sets import HashSet
 from headwater.aggregations.last_n import LastN
 from headwater.aggregations.latest import NONE, Earliest, Latest
@@ -63,6 +64,10 @@ def components_of(feature: Feature) -> tuple[Component, ...]:
             assert f.column_dtype is not None
             assert f.n is not None
             return (LastN(column, f.column_dtype, f.n, f.where),)
+        case "distinct":
+            assert f.column_dtype is not None
+            assert f.limit is not None
+            return (DistinctValues(column, f.column_dtype, f.limit, f.where),)
         case "approx_distinct":
             return (HashSet(column, f.where),)
     raise ReadError(f"Feature {f.name!r} has the function {f.function!r}, which this version does not know.")
@@ -133,6 +138,12 @@ def _last_n(feature: Feature, states: Sequence[States]) -> Column:
     return component.values(states[0])
 
 
+def _distinct(feature: Feature, states: Sequence[States]) -> Column:
+    (component,) = components_of(feature)
+    assert isinstance(component, DistinctValues)
+    return component.counts(states[0])
+
+
 def _approx_distinct(feature: Feature, states: Sequence[States]) -> Column:
     assert states[0].objects is not None
     counts = [estimate_packed(p) if p else 0 for p in states[0].objects.tolist()]
@@ -141,7 +152,8 @@ def _approx_distinct(feature: Feature, states: Sequence[States]) -> Column:
 
 _FINISH: dict[str, Callable[[Feature, Sequence[States]], Column]] = {
     "count": _count, "sum": _sum, "mean": _mean, "var": _var, "stddev": _stddev, "min": _extreme, "max": _extreme,
-    "first": _last, "last": _last, "last_n": _last_n, "approx_distinct": _approx_distinct,
+    "first": _last, "last": _last, "last_n": _last_n, "distinct": _distinct,
+    "approx_distinct": _approx_distinct,
 }  # fmt: skip
 FUNCTIONS = tuple(_FINISH)
 """The functions that this version knows."""

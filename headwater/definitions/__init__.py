@@ -4,7 +4,20 @@ Beside `headwater/feast/` the only package that imports Feast.
 """
 
 from headwater.definitions.expectations import Between, InSet, NotNull
-from headwater.definitions.operators import ApproxDistinct, Count, First, Last, LastN, Max, Mean, Min, Stddev, Sum, Var
+from headwater.definitions.operators import (
+    ApproxDistinct,
+    Count,
+    Distinct,
+    First,
+    Last,
+    LastN,
+    Max,
+    Mean,
+    Min,
+    Stddev,
+    Sum,
+    Var,
+)
 from headwater.definitions.sources import SnapshotSource, StreamSource
 from headwater.definitions.views import BatchView, StreamView
 
@@ -13,6 +26,7 @@ __all__ = [
     "BatchView",
     "Between",
     "Count",
+    "Distinct",
     "First",
     "InSet",
     "Last",

@@ -28,6 +28,7 @@ class OperatorFacts(msgspec.Struct, frozen=True, omit_defaults=True):
     hop: Any = None
     scale: Any = None
     n: Any = None
+    limit: Any = None
 
 
 class ExpectationFacts(msgspec.Struct, frozen=True, omit_defaults=True):

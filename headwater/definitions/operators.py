@@ -45,6 +45,7 @@ class Operator:
             hop=self.hop,
             scale=getattr(self, "scale", None),
             n=getattr(self, "n", None),
+            limit=getattr(self, "limit", None),
         )
 
 
@@ -142,6 +143,19 @@ class LastN(Operator):
     function: ClassVar[str] = "last_n"
     column: str
     n: int
+
+
+@dataclass(frozen=True)
+class Distinct(Operator):
+    """The number of distinct values, exact up to `limit`: int64, 0 where there are none.
+
+    A window with more values than that says `limit`, so a value of `limit` means "that many or more". The limit goes
+    from 1 to 10,000; ApproxDistinct has none.
+    """
+
+    function: ClassVar[str] = "distinct"
+    column: str
+    limit: int = _field(default=1000, kw_only=True)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from headwater.aggregations.numbers import LOW, scaled
 from headwater.aggregations.squares import square_limbs, words_of
 from headwater.aggregations.statistics import finish
 from headwater.columns import Column
-from headwater.history.distinct import approx_distinct
+from headwater.history.distinct import approx_distinct, distinct_counts, previous_occurrence
 from headwater.plans.plan import Feature
 
 NUMBERS = ("sum", "mean", "var", "stddev")
@@ -64,6 +64,11 @@ class Kept:
     def square_limbs(self) -> list[NDArray[np.int64]]:
         """Prefix sums of the 32-bit limbs of the values' squares, int64[n + 1] each, lowest first."""
         return [np.concatenate([[0], np.cumsum(limb)]) for limb in square_limbs(self.values)]
+
+    @cached_property
+    def previous(self) -> NDArray[np.int64]:
+        """Where each value stood last before its position; -1 where nowhere."""
+        return previous_occurrence(self.values)
 
 
 def prepared(feature: Feature, column: Column) -> Column:
@@ -168,6 +173,11 @@ def _last_n(feature: Feature, kept: Kept, lo: NDArray[np.int64], hi: NDArray[np.
     return Column.of(feature.dtype, [values[a:b] for a, b in spans])
 
 
+def _distinct(feature: Feature, kept: Kept, lo: NDArray[np.int64], hi: NDArray[np.int64]) -> Column:
+    assert feature.limit is not None
+    return Column("int64", np.minimum(distinct_counts(kept.previous, lo, hi), feature.limit))
+
+
 def _approx_distinct(feature: Feature, kept: Kept, lo: NDArray[np.int64], hi: NDArray[np.int64]) -> Column:
     return Column("int64", approx_distinct(kept.values, lo, hi))
 
@@ -187,5 +197,5 @@ def _blank(dtype: Any, length: int) -> NDArray[Any]:
 
 FUNCTIONS: dict[str, Callable[[Feature, Kept, NDArray[np.int64], NDArray[np.int64]], Column]] = {
     "count": _count, "sum": _sum, "mean": _mean, "var": _var, "stddev": _var, "min": _min, "max": _max,
-    "first": _first, "last": _last, "last_n": _last_n, "approx_distinct": _approx_distinct,
+    "first": _first, "last": _last, "last_n": _last_n, "distinct": _distinct, "approx_distinct": _approx_distinct,
 }  # fmt: skip

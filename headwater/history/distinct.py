@@ -8,6 +8,8 @@ pass a bit, whatever the ranges' lengths are; only one level is kept in memory.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
@@ -30,7 +32,7 @@ def approx_distinct(hashed: NDArray[np.uint64], lo: NDArray[np.int64], hi: NDArr
     return counts
 
 
-def previous_occurrence(values: NDArray[np.uint64]) -> NDArray[np.int64]:
+def previous_occurrence(values: NDArray[Any]) -> NDArray[np.int64]:
     """Where each value stood last before its position; -1 where nowhere."""
     kinds = pa.array(values).dictionary_encode().indices.to_numpy(zero_copy_only=False)
     order = np.argsort(kinds, kind="stable")

@@ -18,11 +18,15 @@ MOST_TILES = 20_000
 """How many tiles of one hop a row may keep."""
 MOST_VALUES = 1_000
 """How many values a list may have at most: all of them lie in each row."""
+MOST_DISTINCT = 10_000
+"""How many distinct values may be told apart at most: all of them lie in each row."""
 
 CLASSES = {
     "count": "Count", "sum": "Sum", "mean": "Mean", "var": "Var", "stddev": "Stddev", "min": "Min", "max": "Max",
-    "first": "First", "last": "Last", "last_n": "LastN", "approx_distinct": "ApproxDistinct",
+    "first": "First", "last": "Last", "last_n": "LastN",
+    "distinct": "Distinct", "approx_distinct": "ApproxDistinct",
 }  # fmt: skip
+_COUNTS: dict[str, dict[str, int]] = {"last_n": {"n": MOST_VALUES}, "distinct": {"limit": MOST_DISTINCT}}
 _TAKES: dict[str, tuple[str, ...]] = {
     "sum": NUMERIC, "mean": NUMERIC, "var": NUMERIC, "stddev": NUMERIC,
 }  # fmt: skip
@@ -44,15 +48,16 @@ def compile_operator(
     before = len(problems.errors)
     dtype = _column_type(place, operator, columns, problems)
     scale = _scale(place, operator, dtype, problems)
-    n = _whole(f"{place}, n", operator.n, MOST_VALUES, problems) if operator.function == "last_n" else None
+    counts = _counts(place, operator, problems)
     windows = _windows(place, operator, problems)
     names = _names(operator, [text for text, _, _ in windows])
     for name in names:
         problems.name(f"{place}, name", name)
     if len(problems.errors) > before:
         return []
+    what, result = (operator.function, operator.column, dtype), _result(operator, dtype)
     return [
-        Feature(name, operator.function, operator.column, dtype, window, hop, where, scale, _result(operator, dtype), n)
+        Feature(name, *what, window, hop, where, scale, result, counts.get("n"), counts.get("limit"))
         for name, (_, window, hop) in zip(names, windows, strict=True)
     ]
 
@@ -90,11 +95,16 @@ def _scale(place: str, operator: OperatorFacts, dtype: str | None, problems: Pro
     return operator.scale if dtype == "float64" else 0
 
 
-def _whole(place: str, given: Any, most: int, problems: Problems) -> int | None:
-    if not isinstance(given, int) or isinstance(given, bool) or not 1 <= given <= most:
-        problems.add(place, f"expected a whole number from 1 to {most:,}, got {given!r}.")
-        return None
-    return given
+def _counts(place: str, operator: OperatorFacts, problems: Problems) -> dict[str, int]:
+    """The whole numbers that the operator takes beside its column."""
+    found = {}
+    for name, most in _COUNTS.get(operator.function, {}).items():
+        given = getattr(operator, name)
+        if not isinstance(given, int) or isinstance(given, bool) or not 1 <= given <= most:
+            problems.add(f"{place}, {name}", f"expected a whole number from 1 to {most:,}, got {given!r}.")
+        else:
+            found[name] = given
+    return found
 
 
 _Window = tuple[str | None, int | None, int | None]
@@ -145,7 +155,7 @@ def _names(operator: OperatorFacts, windows: list[str | None]) -> list[Any]:
 
 
 def _result(operator: OperatorFacts, dtype: Dtype | None) -> Dtype:
-    if operator.function in ("count", "approx_distinct") or dtype is None:
+    if operator.function in ("count", "distinct", "approx_distinct") or dtype is None:
         return "int64"
     if operator.function == "last_n":
         return list_of(dtype)

@@ -133,6 +133,7 @@ def _feature(feature: Feature) -> str:
     where = "" if feature.where is None else f", where {readable(feature.where)}"
     scale = f", scale {feature.scale}" if feature.scale else ""
     n = "" if feature.n is None else f", n {feature.n}"
+    n += "" if feature.limit is None else f", limit {feature.limit}"
     return f"{what} {over}, {feature.dtype}{scale}{n}{where}"
 
 

@@ -73,7 +73,7 @@ class Source(msgspec.Struct, frozen=True):
 class Feature(msgspec.Struct, frozen=True, omit_defaults=True):
     """One windowed aggregate. `window` and `hop` are microseconds, both None for the lifetime window.
 
-    `n`: how many values last_n gives.
+    `n`: how many values last_n gives. `limit`: how many values distinct tells apart.
     """
 
     name: str
@@ -86,6 +86,7 @@ class Feature(msgspec.Struct, frozen=True, omit_defaults=True):
     scale: int
     dtype: Dtype
     n: int | None = None
+    limit: int | None = None
 
 
 class Derived(msgspec.Struct, frozen=True):

@@ -14,7 +14,7 @@ FIELDS = {
     "paid": "bool", "raw": "bytes",
 }  # fmt: skip
 RESULTS = {
-    "count": "int64", "approx_distinct": "int64", "mean": "float64", "var": "float64", "stddev": "float64",
+    "count": "int64", "distinct": "int64", "approx_distinct": "int64", "mean": "float64", "var": "float64", "stddev": "float64",
 }  # fmt: skip
 SOURCE = Source(
     name="lines", topic="lines", event_time="ts", key="customer", tolerance=0,
@@ -23,14 +23,24 @@ SOURCE = Source(
 
 
 def make_feature(
-    function, column=None, window=HOUR, hop=5 * MINUTE, scale=6, where=None, name=None, dtypes=FIELDS, n=None
+    function,
+    column=None,
+    window=HOUR,
+    hop=5 * MINUTE,
+    scale=6,
+    where=None,
+    name=None,
+    dtypes=FIELDS,
+    n=None,
+    limit=None,
 ):
     """A feature of a plan; `column` None for count."""
     dtype = dtypes.get(column)
     out = f"list[{dtype}]" if function == "last_n" else RESULTS.get(function, dtype)
     n = 3 if n is None and function == "last_n" else n
+    limit = 4 if limit is None and function == "distinct" else limit
     name = name or f"{column}_{function}_{window}"
-    return Feature(name, function, column, dtype, window, None if window is None else hop, where, scale, out, n)
+    return Feature(name, function, column, dtype, window, None if window is None else hop, where, scale, out, n, limit)
 
 
 def make_view(*features, keys=("customer",), where=None, derive=()):

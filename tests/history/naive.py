@@ -34,7 +34,7 @@ def spec_of(view, event_time, where=None, derive=None, feature_where=None):
     features = [
         {
             "name": f.name, "function": f.function, "column": f.column, "window": f.window, "hop": f.hop,
-            "scale": f.scale, "n": f.n, "where": (feature_where or {}).get(f.name),
+            "scale": f.scale, "n": f.n, "limit": f.limit, "where": (feature_where or {}).get(f.name),
         }
         for f in view.features
     ]  # fmt: skip
@@ -82,6 +82,8 @@ def _aggregate(inside, feature):
     values = [v for _, _, _, v in sorted(inside, key=lambda e: e[:3]) if v is not None]
     if function == "approx_distinct":
         return _approx_distinct({h for h in map(_hash, values) if h is not None})
+    if function == "distinct":
+        return min(len(set(values)), feature["limit"])
     if function == "last_n":
         return list(reversed(values))[: feature["n"]]
     unit = 10**scale if any(isinstance(v, float) for v in values) else 1

@@ -30,6 +30,8 @@ FUNCTIONS = [
     ("first", "raw"), ("min", "raw"),
     ("last_n", "price"), ("last_n", "quantity"), ("last_n", "product"), ("last_n", "ts"), ("last_n", "paid"),
     ("last_n", "raw"),
+    ("distinct", "price"), ("distinct", "quantity"), ("distinct", "product"), ("distinct", "ts"), ("distinct", "paid"),
+    ("distinct", "raw"),
 ]  # fmt: skip
 WINDOWS = [(HOUR, 5 * MINUTE), (30 * DAY, DAY), (None, None)]
 EVERYTHING = [make_feature(*what, *WINDOWS[i % 3]) for i, what in enumerate(FUNCTIONS)]

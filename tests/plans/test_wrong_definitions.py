@@ -13,6 +13,7 @@ from headwater.definitions import (
     BatchView,
     Between,
     Count,
+    Distinct,
     InSet,
     Last,
     LastN,
@@ -78,6 +79,7 @@ VIEWS = {
     "bad freshness": ({"freshness": "10 s"}, ["freshness", "'10 s'"]),
     "bad scale": ({"features": [Sum("amount", scale=20)]}, ["scale", "0 to 15", "20"]),
     "bad n": ({"features": [LastN("country", n=0)]}, ["LastN('country')", "n", "1 to 1,000", "0"]),
+    "bad limit": ({"features": [Distinct("country", limit=20_000)]}, ["limit", "1 to 10,000", "20000"]),
     "n that is none": ({"features": [LastN("country", None)]}, ["n", "None"]),
     "between of a list": (
         {"features": [LastN("amount", 2)], "expect": [Between("amount_last_n", 0, 1)]}, ["numeric", "list[float64]"],
