@@ -18,6 +18,7 @@ EXAMPLES = """\b
 Examples:
   headwater materialize
   headwater materialize customer_profile --as-of 2011-12-01
+  headwater materialize customer_profile --as-of 2011-11-01 --as-of 2011-12-01
   headwater materialize customer_profile --as-of 2011-12-09T12:50:00Z --engine spark
 """
 
@@ -25,7 +26,10 @@ Examples:
 @click.command(epilog=EXAMPLES)
 @click.argument("views", nargs=-1, metavar="[VIEW]...")
 @click.option(
-    "--as-of", metavar="TIME", help="The snapshot's time: RFC 3339 or a date, UTC without a zone. Default: now."
+    "--as-of",
+    metavar="TIME",
+    multiple=True,
+    help="The snapshot's time: RFC 3339 or a date, UTC without a zone. May be repeated: a snapshot each. Default: now.",
 )
 @click.option(
     "--engine",
@@ -35,7 +39,7 @@ Examples:
     help="Where it is computed; spark needs Java 17. The values are the same.",
 )
 @click.pass_obj
-def command(context: Context, views: tuple[str, ...], as_of: str | None, engine: str) -> None:
+def command(context: Context, views: tuple[str, ...], as_of: tuple[str, ...], engine: str) -> None:
     """Compute views and publish a snapshot stamped with TIME.
 
     Without VIEW: all BatchViews. The snapshot is judged by the view's expectations first; where they do
@@ -45,18 +49,20 @@ def command(context: Context, views: tuple[str, ...], as_of: str | None, engine:
     from headwater.cli.rooms import load
 
     repository = context.repository()
-    at = parse_as_of(as_of, time.time_ns() // 1_000)
+    now = time.time_ns() // 1_000
+    times = sorted({parse_as_of(text, now) for text in as_of or (None,)})
     room = load("pipelines.materialize")
     from rich.console import Console
 
     terminal = Console(stderr=True)
     with terminal.status("materialize") as status:
         say = (lambda text: status.update(text)) if terminal.is_terminal else (lambda text: None)
-        done = room.materialize(repository, views, at, engine, say=say)
-    if not done:
-        click.echo("There is no BatchView to materialize.")
-    for result in done:
-        _print(result)
+        for at in times:
+            done = room.materialize(repository, views, at, engine, say=say)
+            if not done:
+                click.echo("There is no BatchView to materialize.")
+            for result in done:
+                _print(result)
 
 
 def parse_as_of(text: str | None, now: int) -> int:

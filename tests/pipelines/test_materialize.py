@@ -7,12 +7,14 @@ import textwrap
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import pyarrow as pa
 import pytest
+from click.testing import CliRunner
 
-from headwater.cli.materialize import parse_as_of
+from headwater.cli.materialize import command, parse_as_of
 from headwater.errors import DefinitionError, GateClosed, HeadwaterError, UsageError
 from headwater.lake import Lake
 from headwater.online.connection import Connection
@@ -85,7 +87,7 @@ class World:
     def snapshots(self) -> list[dict]:
         table = self.lake.read_view(self.view)
         times = table["event_timestamp"].cast(pa.int64()).to_pylist()
-        rows = table.drop_columns(["event_timestamp", "_created", "_definition"]).to_pylist()
+        rows = table.drop_columns(["event_timestamp", "_created"]).to_pylist()
         return sorted(({"at": t, **row} for t, row in zip(times, rows, strict=True)), key=lambda r: [*r.values()][:2])
 
 
@@ -131,6 +133,18 @@ def test_an_older_snapshot_does_not_replace_newer_rows_online(make_world) -> Non
     assert (result.rows, result.written) == (2, 0)
     assert world.online(1) == [{**ONE, "at": NOON}]
     assert [row["lines"] for row in world.snapshots()] == [1, 1, 2, 1]
+
+
+def test_several_times_are_a_snapshot_each_and_the_newest_is_served(make_world) -> None:
+    world = make_world(make_profile())
+    times = [str(NOON), str(NOON - 2 * DAY + HOUR), str(NOON)]
+    words = ["profile", *(word for time in times for word in ("--as-of", time))]
+    answer = CliRunner().invoke(command, words, obj=SimpleNamespace(repository=lambda: world.repository))
+    assert answer.exit_code == 0, answer.output
+    assert [(row["at"], row["customer"]) for row in world.snapshots()] == [
+        (NOON - 2 * DAY + HOUR, 1), (NOON - 2 * DAY + HOUR, 2), (NOON, 1), (NOON, 2),
+    ]  # fmt: skip
+    assert world.online(1) == [{**ONE, "at": NOON}]
 
 
 def test_a_closed_gate_publishes_nothing_and_keeps_the_failing_rows(make_world) -> None:
