@@ -160,6 +160,7 @@ ID = uuid.UUID("12345678-1234-5678-1234-567812345678")
         ("timestamp", MILLIS, 1_699_963_200_001, NOON + 1_000),
         ("timestamp", {"type": "long", "logicalType": "timestamp-micros"}, NOON + 1, NOON + 1),
         ("timestamp", {"type": "long", "logicalType": "timestamp-nanos"}, -1, -1),
+        ("timestamp", {"type": "long", "logicalType": "timestamp-nanos"}, NOON * 1000 + 1999, NOON + 1),
         ("timestamp", {"type": "long", "logicalType": "local-timestamp-millis"}, -1, -1_000),
         ("timestamp", {"type": "int", "logicalType": "date"}, date(1969, 12, 31), -86_400_000_000),
         ("timestamp", "string", "2023-11-14T13:00:00+01:00", NOON),
@@ -327,7 +328,8 @@ def test_broken_records_are_dead_letters_whatever_their_neighbours(
     good = head + one(PLAIN, {"at": NOON, "customer": 1, "code": "é", "list": ["a"] * 50})
     wanted = f"schema {number}: {expected}"
     assert reason(registry, head + tail) == f"dead-letter: {wanted}"
-    admitted = admit(registry, good, head + tail, good, head + b"\xff" * 20)
+    # What follows in memory begins with bytes that would lengthen a number.
+    admitted = admit(registry, good, head + tail, b"\xff" * 20, good)
     assert next(r.reason for r in admitted.rejected) == wanted
     assert admitted.events.columns["code"].to_list() == ["é", "é"]
 
@@ -362,6 +364,16 @@ def test_schemas_that_are_none_for_avro_are_dead_letters(registry: SchemaRegistr
     assert reason(registry, struct.pack(">bI", 0, other) + b"\0") == (
         f"dead-letter: schema {other}: expected a schema of type AVRO, got JSON"
     )
+
+
+def test_a_boolean_and_an_enum_are_what_the_specification_allows(registry: SchemaRegistry) -> None:
+    number = registry.add("b", record(AT, {"name": "paid", "type": "boolean"}, {"name": "code", "type": COLOUR}))
+    head = struct.pack(">bI", 0, number) + b"\x02"
+    assert admit(registry, head + b"\x01\x02").events.columns["paid"].to_list() == [True]
+    for tail, said in {b"\x02\x00": "paid: a boolean is neither 0 nor 1",
+                       b"\x01\x04": "code: the enum has no symbol of the number 2",
+                       b"\x01\x01": "code: the enum has no symbol of the number -1"}.items():  # fmt: skip
+        assert reason(registry, head + tail) == f"dead-letter: schema {number}: {said}"
 
 
 def test_nesting_has_an_end(registry: SchemaRegistry) -> None:
@@ -399,7 +411,10 @@ def types(depth: int = 2) -> st.SearchStrategy[Any]:
         leaf,
         inner.map(lambda t: {"type": "array", "items": t}),
         inner.map(lambda t: {"type": "map", "values": t}),
-        st.lists(st.sampled_from(["null", "boolean", "long", "double", "string", "bytes"]), min_size=1, unique=True),
+        # fastavro writes an integer as a double where a union has that first: one of both is enough.
+        st.lists(
+            st.sampled_from(["null", "boolean", "long", "double", "string", "bytes"]), min_size=1, unique=True
+        ).filter(lambda branches: not {"long", "double"} <= set(branches)),
     )
 
 

@@ -113,10 +113,11 @@ def test_what_is_absent_is_null_where_it_can_be_and_else_its_default(registry: S
 
 
 def test_proto2_defaults_are_values(registry: SchemaRegistry) -> None:
-    made = file(message("Order", at="int64", code="string", customer="int64"), syntax="proto2")
+    made = file(message("Order", at="int64", code="string", customer="int64", price="double"), syntax="proto2")
     made.message_type[0].field[1].default_value = "none"
+    made.message_type[0].field[2].default_value = "0"
     found = row(registry, made, at=NOON)
-    assert (found["code"], found["customer"]) == ("none", None)
+    assert (found["code"], found["customer"], found["price"]) == ("none", 0, None)
 
 
 def decimal(unscaled: int, scale: int) -> dict[str, Any]:
