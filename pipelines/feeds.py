@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from headwater.errors import Unreachable
 from headwater.events.batch import Events
 from headwater.events.select import select
 from headwater.online import scripts
@@ -54,6 +55,10 @@ class PositionsLost(Exception):
     def __init__(self, view: str, partitions: Sequence[int]) -> None:
         super().__init__(f"View {view!r} has no position for partitions {', '.join(map(str, partitions))}.")
         self.view = view
+
+
+class Held(Unreachable):
+    """A repair holds a view's positions; it is over in a moment, at the latest when the hold expires."""
 
 
 @dataclass
@@ -100,6 +105,7 @@ class ViewFeed:
 
         Raises:
             PositionsLost: a partition that the fill's record counts has no position.
+            Held: a repair of rows holds the positions for a moment; try again.
         """
         wanted = sorted(partitions)
         self._flight = None
@@ -113,6 +119,8 @@ class ViewFeed:
             if p >= self.fill.partitions:
                 self.connection.command("SET", self._position_key(p), 0, "NX")
         replies = scripts.begin.run(self.connection, [self._position_key(p) for p in wanted], [])
+        if replies == b"HELD":
+            raise Held(f"View {self.view.name!r} is being repaired; its rows are held for a moment.")
         assert isinstance(replies, list)
         lost = [p for p, reply in zip(wanted, replies, strict=True) if reply is None]
         if lost:

@@ -35,6 +35,7 @@ COMMANDS = {
     "events": ("headwater.cli.events", "What the lake holds of a topic."),
     "dead-letters": ("headwater.cli.dead_letters", "Events that could not be taken, with their reasons."),
     "check": ("headwater.cli.check", "Prove value by value that the online store and the lake agree."),
+    "repair": ("headwater.cli.repair", "Compute rows again from the lake, while workers run."),
     "serve": ("headwater.cli.serve", "Serve features over HTTP."),
     "catalog": ("headwater.cli.catalog", "Serve the catalog's pages and API."),
 }

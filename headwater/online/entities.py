@@ -16,7 +16,8 @@ import numpy as np
 from headwater.dtypes import Dtype
 from headwater.errors import UsageError, nearest
 from headwater.events.timestamps import parse_timestamp
-from headwater.online.keys import entity_key
+from headwater.online.keys import entity_key, key_parts
+from headwater.plans.plan import Field
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -81,6 +82,19 @@ def key_texts(columns: Sequence[list[Any]]) -> list[bytes | None]:
             return [value.encode() for value in column]
         return [None if value is None else entity_key((value,)) for value in column]
     return [None if None in row else entity_key(row) for row in zip(*columns, strict=True)]
+
+
+def parse_key(key: bytes, fields: Sequence[Field]) -> tuple[Any, ...]:
+    """The join key values that an entity key was made of; the opposite of `entity_key`.
+
+    Raises:
+        UsageError: a part that is no value of its join key's type.
+    """
+    parts = [key] if len(fields) == 1 else key_parts(key)
+    pairs = zip(fields, parts, strict=False)
+    return tuple(
+        part if f.dtype == "bytes" else _parsed(f.name, f.dtype, part.decode("utf-8", "replace")) for f, part in pairs
+    )
 
 
 def _parsed(name: str, dtype: Dtype, text: str) -> Any:

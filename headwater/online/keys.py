@@ -4,7 +4,8 @@
 ``hw:plan:{PROJECT}``                                   the published plan (JSON, `PublishedPlan`)
 ``hw:plan-id:{PROJECT}``                                 its id alone: readers ask for it with every MGET
 ``hw:fill:{PROJECT}:{VIEW}:{FILL}``                      a fill's record (JSON, `Fill`)
-``hw:pos:{PROJECT}:{VIEW}:{FILL}:{PARTITION}``           a position: next offset, or offset/mark/i in a batch
+``hw:pos:{PROJECT}:{VIEW}:{FILL}:{PARTITION}``           a position: next offset, or offset/mark/i in a batch,
+                                                        or offset/hold/token/end while rows are repaired
 ``hw:count:{PROJECT}:{VIEW}:{FILL}``                     counters of a fill (hash: rows/counters.py)
 ``hw:probe:{PROJECT}``                                   a write that only asks whether Redis takes writes
 ``hw:stat:{PROJECT}:{VIEW}``                             what the last worker measured (JSON, `WorkerStatistics`)

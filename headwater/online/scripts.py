@@ -1,7 +1,8 @@
 """The Lua scripts that change rows and positions: check and write are one atomic step.
 
 Plain Lua that runs on Redis 6.2 to 8. Positions are compared as the text they were read as,
-so `offset` and `offset/mark/i` differ, and a missing position never matches.
+so `offset` and `offset/mark/i` differ, and a missing position never matches. A position that a
+repair holds is another text too: who writes from it is refused, reads it again, and waits.
 """
 
 from __future__ import annotations
@@ -39,12 +40,71 @@ return 'OK'
 """
 
 BEGIN = b"""
--- KEYS: positions. A batch that was cut short begins again: offset/mark/i becomes offset. Replies all positions.
+-- KEYS: positions. A batch that was cut short begins again: offset/mark/i becomes offset. Replies all positions,
+-- or HELD where a repair holds one of them (offset/hold/token/end of the hold in ms) for some time yet.
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+for _, key in ipairs(KEYS) do
+  local ends = string.match(redis.call('GET', key) or '', '/hold/%x+/(%d+)$')
+  if ends and tonumber(ends) > now then return 'HELD' end
+end
 for _, key in ipairs(KEYS) do
   local offset = string.match(redis.call('GET', key) or '', '^(%d+)/')
   if offset then redis.call('SET', key, offset) end
 end
 return redis.call('MGET', unpack(KEYS))
+"""
+
+HOLD = b"""
+-- KEYS: positions. ARGV: token; ms. Nobody writes rows from these positions until the time is over, or END_HOLD.
+-- Replies the offsets, or HELD where somebody else holds one.
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+for _, key in ipairs(KEYS) do
+  local token, ends = string.match(redis.call('GET', key) or '', '/hold/(%x+)/(%d+)$')
+  if ends and token ~= ARGV[1] and tonumber(ends) > now then return 'HELD' end
+end
+local held = {}
+for i, key in ipairs(KEYS) do
+  local offset = string.match(redis.call('GET', key) or '', '^%d+')
+  if offset then
+    redis.call('SET', key, offset .. '/hold/' .. ARGV[1] .. '/' .. string.format('%.0f', now + ARGV[2]))
+  end
+  held[i] = offset or false
+end
+return held
+"""
+
+END_HOLD = b"""
+-- KEYS: positions. ARGV: token. Ends a hold of that token, where it still is.
+for _, key in ipairs(KEYS) do
+  local offset, token = string.match(redis.call('GET', key) or '', '^(%d+)/hold/(%x+)/%d+$')
+  if offset and token == ARGV[1] then redis.call('SET', key, offset) end
+end
+return 'OK'
+"""
+
+REPLACE = b"""
+-- KEYS: the fill's record, rows. ARGV: expiry in ms or ''; then what each row is now and what it becomes: '1' and
+-- its bytes, or '0' for none. Replies GONE, or the numbers of rows that are something else by now.
+if redis.call('EXISTS', KEYS[1]) == 0 then return 'GONE' end
+local bad = {}
+for i = 2, #KEYS do
+  local have = redis.call('GET', KEYS[i])
+  local new = ARGV[2 * i - 1]
+  if (have and '1' .. have or '0') ~= ARGV[2 * i - 2] then bad[#bad + 1] = i - 2
+  elseif new == '0' then redis.call('DEL', KEYS[i])
+  elseif ARGV[1] == '' then redis.call('SET', KEYS[i], string.sub(new, 2))
+  else redis.call('SET', KEYS[i], string.sub(new, 2), 'PX', ARGV[1]) end
+end
+return bad
+"""
+
+SET_BACK = b"""
+-- KEYS: a position. ARGV: what it is; the offset it becomes. Replies OK, or FENCE where it has moved.
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 'FENCE' end
+redis.call('SET', KEYS[1], ARGV[2])
+return 'OK'
 """
 
 FILL_ROWS = b"""
@@ -125,3 +185,4 @@ class Script:
 
 write_rows, begin, publish = Script(WRITE_ROWS), Script(BEGIN), Script(PUBLISH)
 fill_rows, place, release = Script(FILL_ROWS), Script(PLACE), Script(RELEASE)
+hold, end_hold, replace, set_back = Script(HOLD), Script(END_HOLD), Script(REPLACE), Script(SET_BACK)
