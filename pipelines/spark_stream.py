@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -87,7 +88,9 @@ class SparkWorker(Worker):
             feed.merge([part.views[i] for part in parts], nexts)
         records = np.concatenate([part.records for part in parts])
         self.events += int(records.sum())
-        self._freshness.record(self.connection, [f.view.name for f in feeds], np.repeat(batch.broker_time, records))
+        for feed in feeds:
+            self._freshness.record(feed.view.name, np.repeat(batch.broker_time, records), time.time())
+        self._freshness.flush_when_due(self.connection)
 
 
 def start_spark_worker(

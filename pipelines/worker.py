@@ -87,6 +87,7 @@ class Worker:
         self._alarms = LagAlarms(_log, "the worker")
         self._looked = self._committed = 0.0
         self._said: set[str] = set()
+        self._flying: list[tuple[SourceFeeds, TopicBatch]] = []
 
     def stop(self) -> None:
         """Finish the batch in hand and return from `run`; may be called from a signal handler."""
@@ -110,6 +111,7 @@ class Worker:
                     if self._batches is not None:
                         self._batches.turn()
                     self._restart()
+            self._land_what_flies()
             self._switch_what_is_due()
         finally:
             self.close()
@@ -126,6 +128,7 @@ class Worker:
 
     def _turn(self) -> None:
         if time.monotonic() - self._looked >= self.settings.plan_every:
+            self._land()
             self._look_at_plan()
         if self._batches is None:
             time.sleep(self.settings.wait)
@@ -138,7 +141,7 @@ class Worker:
             return
         # 1. Poll a micro-batch.
         try:
-            polled = self._batches.poll(self.settings.batch, self.settings.wait)
+            polled = self._batches.poll(self.settings.batch, 0 if self._flying else self.settings.wait)
             waiting = self._apply_all(polled)
         except BeforeLogStart:
             # What else was polled is lost to us, and a position that fits no log is looked into: read all again.
@@ -149,6 +152,7 @@ class Worker:
             self._verify_topics(self._plan, self._sources)
             raise Unreachable(f"Kafka does not know a topic that exists: {changed}") from changed
         if not polled:
+            self._land()
             self._advance_idle()
         self._commit()
         if waiting is not None:
@@ -173,11 +177,30 @@ class Worker:
         if dead:
             assert self._dead_letters is not None
             self._dead_letters.send(source.topic, dead)
+        self._land(source)
         for feed in source.feeds:
-            # 4 to 6.
-            feed.apply(admitted.events, batch.nexts)
-        self.events += len(batch.values)
-        self._freshness.record(self.connection, [f.view.name for f in source.feeds], batch.broker_time)
+            # 4 to 6; Redis has what this sends while the next batch is polled and decoded.
+            feed.start(admitted.events, batch.nexts)
+        self._flying.append((source, batch))
+
+    def _land(self, only: SourceFeeds | None = None) -> None:
+        """Wait until what was sent (of one source) is written; only then do events count."""
+        flying = [f for f in self._flying if only is None or f[0] is only]
+        self._flying = [f for f in self._flying if only is not None and f[0] is not only]
+        for source, batch in flying:
+            for feed in source.feeds:
+                written = feed.settle()
+                if written is not None:
+                    self._freshness.record(feed.view.name, batch.broker_time, written)
+            self.events += len(batch.values)
+        self._freshness.flush_when_due(self.connection)
+
+    def _land_what_flies(self) -> None:
+        """At the end; what Redis refuses or does not hear is done again by whoever comes next."""
+        try:
+            self._land()
+        except (Unreachable, Refused) as error:
+            _log.info("The last batch was not written: %s", error)
 
     def _advance_idle(self) -> None:
         """Past the end of aborted transactions there is no record, but the position moves all the same."""
@@ -323,6 +346,8 @@ class Worker:
         for topic, partition in places:
             wanted.setdefault(topic, []).append(partition)
         try:
+            # What was sent of the old positions is written or refused before they are read again.
+            self._land_what_flies()
             for topic, source in self._sources.items():
                 for feed in list(source.feeds):
                     self._begin(source, feed, wanted.get(topic, []))

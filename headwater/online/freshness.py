@@ -37,11 +37,13 @@ class FreshnessWriter:
         self._ages: dict[str, list[NDArray[np.float64]]] = {}
         self._since = time.monotonic()
 
-    def record(self, connection: Connection, views: Iterable[str], broker_time: NDArray[np.int64]) -> None:
-        """Events of these broker times (int64 microseconds) have just become readable in these views."""
-        ages = (time.time_ns() // 1000 - broker_time) / 1000.0
-        for view in views:
-            self._ages.setdefault(view, []).append(ages)
+    def record(self, view: str, broker_time: NDArray[np.int64], written: float) -> None:
+        """Events of these broker times (int64 microseconds) became readable at `written`, seconds since the epoch."""
+        ages = (written * 1e6 - broker_time) / 1000.0
+        self._ages.setdefault(view, []).append(ages.astype(np.float64, copy=False))
+
+    def flush_when_due(self, connection: Connection) -> None:
+        """`flush`, once a second."""
         if time.monotonic() - self._since >= EVERY:
             self.flush(connection)
 

@@ -119,7 +119,7 @@ from {module} import {owner}
 def test_workers_killed_beside_dead_letters_lose_none_and_each_is_listed_once(redis_url: str, kafka: str) -> None:
     #             killed where                                    so many copies are sent in the end
     deaths = [(DIES.format(module="pipelines.dead_letters", owner="DeadLetters", method="send"), 1),
-              (DIES.format(module="pipelines.feeds", owner="ViewFeed", method="apply"), 2)]  # fmt: skip
+              (DIES.format(module="pipelines.feeds", owner="ViewFeed", method="start"), 2)]  # fmt: skip
     mixed, places = amid([*random_events(30), {"customer": None, "ts": NOON}])
     worlds, workers = [], []
     for code, _ in deaths:

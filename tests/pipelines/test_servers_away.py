@@ -208,13 +208,13 @@ def test_workers_killed_at_random_moments_count_every_event_once(redis_url: str,
 STOPS_ITSELF = """
 import os, signal
 from pipelines.feeds import ViewFeed
-send, batches = ViewFeed._send, []
-def stopped(self, *args):
+post, batches = ViewFeed._post, []
+def stopped(self, *args, **named):
     batches.append(1)
     if len(batches) == 4:
         os.kill(os.getpid(), signal.SIGSTOP)
-    return send(self, *args)
-ViewFeed._send = stopped
+    return post(self, *args, **named)
+ViewFeed._post = stopped
 """
 
 
