@@ -27,6 +27,8 @@ def check_badge(check: ViewCheck | Unknown) -> Badge:
         quiet = "not checked" if check.reason.startswith("no check") else "unknown"
         return Badge(quiet, "quiet", check.reason)
     asked, equal = check.drawn + check.compared, check.drawn_equal + check.compared_equal
+    rows = f"{check.compared_equal:,} of {check.compared:,} equal"
+    receipts = f"{check.drawn_equal:,} of {check.drawn:,} receipts equal"
     title = (
         f"receipts {check.drawn_equal:,} of {check.drawn:,} equal, "
         f"recomputed {check.compared_equal:,} of {check.compared:,} equal"
@@ -37,7 +39,7 @@ def check_badge(check: ViewCheck | Unknown) -> Badge:
         return Badge("nothing compared", "quiet", title)
     if equal < asked or check.differences:
         return Badge(f"{asked - equal:,} differ, explained", "warn", title)
-    return Badge(f"{equal:,} equal", "good", title)
+    return Badge(rows if check.compared else receipts, "good", title)
 
 
 def freshness_badge(view: View, freshness: Freshness | Unknown) -> Badge:

@@ -10,15 +10,23 @@ import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as TookTooLong
+from dataclasses import replace
 
+from marketplace.display import milliseconds
 from marketplace.facts import FactReader, Facts
+
+_STALE = "Reading newer facts takes long: what is shown was measured"
 
 
 class LatestFacts:
-    """Facts at most `max_age` seconds old, or the latest there are after waiting `patience` seconds."""
+    """Facts at most `max_age` seconds old, or the latest there are after waiting `patience` seconds.
 
-    def __init__(self, reader: FactReader, *, max_age: float = 2.0, patience: float = 3.0) -> None:
+    Those older than `old` seconds say so, as a problem.
+    """
+
+    def __init__(self, reader: FactReader, *, max_age: float = 2.0, patience: float = 3.0, old: float = 10.0) -> None:
         self.reader = reader
+        self._old = old
         self._max_age = max_age
         self._patience = patience
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="facts")
@@ -41,11 +49,18 @@ class LatestFacts:
         try:
             return self._refresh().result(timeout=self._patience)
         except TookTooLong:
-            return self._facts
+            return self._aged()
 
     def close(self) -> None:
         """Stop the reading thread once it is done."""
         self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _aged(self) -> Facts | None:
+        """The facts there are, with their age where they may be wrong by now: a server may have gone since."""
+        facts, age = self._facts, time.monotonic() - self._read_at
+        if facts is None or age < self._old:
+            return facts
+        return replace(facts, problems=(*facts.problems, f"{_STALE} {milliseconds(age * 1000)} ago."))
 
     def _refresh(self) -> Future[Facts]:
         with self._lock:

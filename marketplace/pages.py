@@ -130,7 +130,7 @@ def source_page(request: Request, facts: Facts) -> Response:
 @with_facts
 def api_page(request: Request, facts: Facts) -> Response:
     """What the JSON API offers."""
-    return HTMLResponse(render("api.html", facts=facts))
+    return HTMLResponse(render("api.html", facts=facts, address=str(request.base_url).rstrip("/")))
 
 
 def not_found(request: Request, error: Exception) -> Response:

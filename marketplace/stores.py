@@ -43,6 +43,7 @@ class StoreFacts:
         self._load = load
         self._repository = load()
         self._registry: tuple[object, Plan | None] | None = None
+        self._published: Plan | None = None
         self._examples: dict[tuple[str, str], tuple[ExampleRow, ...]] = {}
 
     def read(self) -> Facts:
@@ -52,6 +53,11 @@ class StoreFacts:
         published = _attempt(lambda: _published(repository))
         plan: Plan | Unknown | None = published.plan if isinstance(published, PublishedPlan) else None
         origin = "the published plan"
+        if isinstance(published, Unknown) and self._published is not None:
+            # Redis is away for a while. The registry says the same, after seconds of importing Feast.
+            plan, origin = self._published, "the published plan as it was last read"
+        elif isinstance(plan, Plan):
+            self._published = plan
         if plan is None:
             plan, origin = _attempt(lambda: self._registry_plan(repository)), "the registry"
         if isinstance(published, Unknown):

@@ -73,7 +73,7 @@ def test_a_newcomer_finds_a_feature_and_how_to_use_it(page: Page, catalog: str) 
 
     page.get_by_role("link", name="customer_spend").click()
     expect(page.get_by_role("heading", name="customer_spend")).to_be_visible()
-    expect(page.get_by_role("region", name="Measured facts")).to_contain_text("4,572 equal")
+    expect(page.get_by_role("region", name="Measured facts")).to_contain_text("4,372 of 4,372 equal")
     expect(page.locator("pre[data-snippet=training]")).to_be_visible()
     expect(page.locator("pre[data-snippet=training]")).to_contain_text('"customer_id": [17850, 13047]')
     expect(page.locator("pre[data-snippet=serving]")).to_contain_text("headwater.Client(")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -32,7 +33,7 @@ def test_the_list_shows_each_view_with_its_evidence(browse: Browse, make_facts: 
     assert response.status_code == 200
     assert (
         "customer_spend stream What a customer spent lately. customer 4 features growth@shop.example "
-        "Freshness 43 ms Last check 4,572 equal"
+        "Freshness 43 ms Last check 4,372 of 4,372 equal"
     ) in text
     assert "product_demand stream How much of a product sells. product 1 feature" in text
     assert "Freshness 95 s Last check 3 differ, explained" in text
@@ -62,7 +63,7 @@ def test_a_view_page_shows_definition_windows_and_consumers(browse: Browse, make
     text = text_of(browse(make_facts(), "/views/customer_spend").text)
     for said in (
         "Freshness now 43 ms target 10s, measured at 2026-11-21 12:04:07 UTC",
-        "Lag 0 events", "Online served online", "Last check 4,572 equal",
+        "Lag 0 events", "Online served online", "Last check 4,372 of 4,372 equal",
         "Owner growth@shop.example", "tier: gold", "Keys customer_id int64", "Source invoice_lines topic",
         "Where customer_id IS NOT NULL AND quantity > 0", "Derives amount = quantity * unit_price",
         "Services churn", "State hash 0f3a9c51d2e47b86", "count_1h count events 1h 5m int64",
@@ -143,7 +144,7 @@ def test_services_and_sources_have_pages(browse: Browse, make_facts: MakeFacts) 
         browse(make_facts(), "/services").text
     )
     service = text_of(browse(make_facts(), "/services/churn").text)
-    assert "customer_spend count_1h , amount_sum_30d 43 ms 4,572 equal" in service
+    assert "customer_spend count_1h , amount_sum_30d 43 ms 4,372 of 4,372 equal" in service
     assert 'store.get_feature_service("churn")' in service
     source = text_of(browse(make_facts(), "/sources/invoice_lines").text)
     assert "Topic shop.invoice_lines" in source
@@ -200,3 +201,24 @@ def test_a_page_does_not_wait_for_slow_facts_and_shows_older_ones(make_facts: Ma
     time.sleep(0.3)
     assert latest.get() == make_facts()
     latest.close()
+
+
+def test_facts_that_may_be_wrong_by_now_say_how_old_they_are(make_facts: MakeFacts) -> None:
+    reading = threading.Event()
+
+    class Stuck(MemoryFacts):
+        def read(self) -> Facts:
+            reading.wait(20)
+            return self.facts
+
+    latest = LatestFacts(Stuck(make_facts()), max_age=0.0, patience=0.02, old=0.0)
+    assert latest.get() is None
+    reading.set()
+    while latest.get() is None:
+        time.sleep(0.01)
+    reading.clear()
+    aged = latest.get()
+    reading.set()
+    latest.close()
+    assert aged is not None
+    assert any("Reading newer facts takes long: what is shown was measured" in p for p in aged.problems)

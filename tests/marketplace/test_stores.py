@@ -60,6 +60,27 @@ def test_a_published_plan_is_shown_with_its_checks_and_states(tmp_path: Path, re
 
 
 @pytest.mark.redis
+def test_the_last_plan_stays_while_redis_is_away_and_nothing_counts_as_served(
+    tmp_path: Path, own_redis: Any, shop: Any
+) -> None:
+    plan = msgspec.structs.replace(shop, project="away")
+    connection = Connection(own_redis.url)
+    published = PublishedPlan("1", plan, {"customer_spend": Active("f1", plan.view("customer_spend"))})
+    connection.command("SET", plan_key("away"), msgspec.json.encode(published))
+    connection.close()
+    repository = load_repository(write_repository(tmp_path, "away", own_redis.url))
+    reader = StoreFacts(lambda: repository)
+    assert reader.read().measured("customer_spend").state == "active"
+    own_redis.stop()
+    facts = reader.read()
+    assert (facts.plan, facts.origin) == (plan, "the published plan as it was last read")
+    assert isinstance(facts.measured("customer_spend").state, Unknown)
+    assert isinstance(facts.measured("customer_spend").freshness, Unknown)
+    own_redis.restart()
+    assert reader.read().origin == "the published plan"
+
+
+@pytest.mark.redis
 def test_a_batch_view_is_as_fresh_as_its_newest_snapshot(tmp_path: Path, redis_url: str, shop: Any) -> None:
     project = f"t{uuid.uuid4().hex[:8]}"
     plan = msgspec.structs.replace(shop, project=project)
