@@ -25,6 +25,7 @@ COMMANDS = {
     "status": ("headwater.cli.status", "Addresses, and lag and freshness of every view."),
     "plan": ("headwater.cli.plan", "Show what `apply` would change."),
     "apply": ("headwater.cli.apply", "Validate the definitions, write the registry, publish the plan."),
+    "test": ("headwater.cli.test", "Fuzz views: stream, backfill and history against a slow loop."),
     "produce": ("headwater.cli.produce", "Send the rows of a Parquet file to a topic as JSON events."),
     "stream": ("headwater.cli.stream", "Run a worker: events from Kafka become rows in Redis."),
     "sink": ("headwater.cli.sink", "Run the sink: events from Kafka are kept in the lake."),

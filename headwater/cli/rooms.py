@@ -10,7 +10,7 @@ from headwater.errors import MissingExtra, UsageError
 _EXTRAS = {
     "confluent_kafka": "stream", "deltalake": "lake", "duckdb": "lake", "polars": "lake", "pyarrow": "lake",
     "pyspark": "spark", "great_expectations": "validation", "starlette": "catalog", "jinja2": "catalog",
-    "uvicorn": "serve", "feast": "feast", "sqlglot": "feast",
+    "uvicorn": "serve", "feast": "feast", "sqlglot": "feast", "hypothesis": "test",
 }  # fmt: skip
 
 

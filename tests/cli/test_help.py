@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from headwater.cli import COMMANDS, cli
 
 PROMISED = {
-    "up", "down", "status", "plan", "apply", "produce", "stream", "sink", "backfill", "materialize", "history",
+    "up", "down", "status", "plan", "apply", "test", "produce", "stream", "sink", "backfill", "materialize", "history",
     "get", "events", "dead-letters", "check", "serve", "catalog",
 }  # fmt: skip
 
