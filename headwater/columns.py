@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headwater.dtypes import Dtype, element_of, is_list, numpy_dtype
+from headwater.dtypes import SCALARS, Dtype, arrow_type, element_of, is_counts, numpy_dtype
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -77,7 +77,7 @@ class Column:
         if array.type != wanted:
             array = _as_arrow(array, wanted)
         valid = None if array.null_count == 0 else array.is_valid().to_numpy(zero_copy_only=False)
-        if is_list(dtype):
+        if dtype not in SCALARS:
             return cls(dtype, _array(_lists(array, dtype), dtype), valid)
         if dtype == "timestamp":
             array = array.cast(pa.int64())
@@ -97,7 +97,19 @@ class Column:
         mask = None if self.valid is None else ~self.valid
         if self.dtype == "timestamp":
             return pa.array(self.values, pa.int64(), mask=mask).cast(arrow_type("timestamp"))
-        return pa.array(self.values, arrow_type(self.dtype), mask=mask)
+        values = self.values
+        if is_counts(self.dtype):
+            # Arrow makes structs of tuples, not of lists.
+            values = _array([[tuple(pair) for pair in pairs] for pairs in values.tolist()], self.dtype)
+        return pa.array(values, arrow_type(self.dtype), mask=mask)
+
+
+def codes_of(column: Column) -> tuple[list[Any], NDArray[np.int64]]:
+    """The distinct values of a column (the fillers of nulls too) as they appear first, and which of them stands where."""
+    codes: dict[Any, int] = {}
+    items = column.values.tolist()
+    found = np.fromiter((codes.setdefault(v, len(codes)) for v in items), np.int64, len(items))
+    return list(codes), found
 
 
 def normalised(column: Column) -> Column:
@@ -112,21 +124,22 @@ def normalised(column: Column) -> Column:
 
 
 def _fill(dtype: str) -> Any:
-    return [] if is_list(dtype) else _FILL[dtype]
+    return _FILL[dtype] if dtype in SCALARS else []
 
 
 def _lists(array: Any, dtype: str) -> list[list[Any]]:
-    """Python lists of an Arrow array of lists, [] for null; timestamps as int microseconds."""
-    import pyarrow as pa
-
+    """Python lists of an Arrow array of lists, [] for null; pairs are lists too, timestamps int microseconds."""
     if element_of(dtype) == "timestamp":
-        array = array.cast(pa.list_(pa.int64()))
-    return [[] if items is None else items for items in array.to_pylist()]
+        array = array.cast(arrow_type(dtype.replace("timestamp", "int64")))
+    items = array.to_pylist()
+    if is_counts(dtype):
+        return [[[pair["value"], pair["count"]] for pair in pairs or ()] for pairs in items]
+    return [[] if values is None else values for values in items]
 
 
 def _array(items: list[Any], dtype: str) -> NDArray[Any]:
     kind = numpy_dtype(dtype)
-    if is_list(dtype):
+    if dtype not in SCALARS:
         # Assigning lists to a slice would make numpy look into them.
         return np.fromiter(items, object, len(items))
     if kind.kind != "O":

@@ -2,7 +2,8 @@
 
 Everything is normalised to 64 bits at the border, so inside there are only these names:
 "int64", "float64", "string", "bool", "timestamp" (int64 microseconds since the epoch, UTC)
-and "bytes"; of features also lists of one of these ("list[int64]").
+and "bytes"; of features also lists of one of these ("list[int64]"), and lists of pairs [value, count]
+("counts[int64]").
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 Dtype = Literal[
     "int64", "float64", "string", "bool", "timestamp", "bytes",
     "list[int64]", "list[float64]", "list[string]", "list[bool]", "list[timestamp]", "list[bytes]",
+    "counts[int64]", "counts[float64]", "counts[string]", "counts[bool]", "counts[timestamp]", "counts[bytes]",
 ]  # fmt: skip
 DTYPES: tuple[str, ...] = get_args(Dtype)
 SCALARS = DTYPES[:6]
@@ -37,27 +39,39 @@ def from_feast(feast_type: Any) -> Dtype | None:
 
 
 def feast_name(dtype: str) -> str:
-    """The name of one of our types in Feast, its widest form: "Int64", "Array(Int64)"."""
+    """The name of one of our types in Feast, its widest form: "Int64", "Array(Int64)"; "Json" for counts."""
     names = {
         "int64": "Int64", "float64": "Float64", "string": "String",
         "bool": "Bool", "timestamp": "UnixTimestamp", "bytes": "Bytes",
     }  # fmt: skip
+    if is_counts(dtype):
+        return "Json"
     return f"Array({names[element_of(dtype)]})" if is_list(dtype) else names[dtype]
 
 
 def is_list(dtype: str) -> bool:
-    """Whether a value of the type is a list."""
+    """Whether a value of the type is a list of values."""
     return dtype.startswith("list[")
 
 
+def is_counts(dtype: str) -> bool:
+    """Whether a value of the type is a list of pairs [value, count]."""
+    return dtype.startswith("counts[")
+
+
 def element_of(dtype: str) -> Dtype:
-    """The type of a list's values; of another type itself."""
-    return dtype[5:-1] if is_list(dtype) else dtype  # type: ignore[return-value]
+    """The type of the values in a list or in counts; of another type itself."""
+    return dtype.partition("[")[2][:-1] if dtype not in SCALARS else dtype  # type: ignore[return-value]
 
 
 def list_of(dtype: Dtype) -> Dtype:
     """The type of lists of a type's values."""
     return f"list[{dtype}]"  # type: ignore[return-value]
+
+
+def counts_of(dtype: Dtype) -> Dtype:
+    """The type of counts of a type's values."""
+    return f"counts[{dtype}]"  # type: ignore[return-value]
 
 
 def numpy_dtype(dtype: str) -> np.dtype[Any]:
@@ -72,6 +86,8 @@ def arrow_type(dtype: str) -> pa.DataType:
 
     if is_list(dtype):
         return pa.list_(arrow_type(element_of(dtype)))
+    if is_counts(dtype):
+        return pa.list_(pa.struct([("value", arrow_type(element_of(dtype))), ("count", pa.int64())]))
     return {
         "int64": pa.int64(), "float64": pa.float64(), "string": pa.string(), "bool": pa.bool_(),
         "timestamp": pa.timestamp("us", "UTC"), "bytes": pa.binary(),

@@ -12,30 +12,26 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from headwater.aggregations.approx_distinct import FULL, LIMIT, REGISTERS, SCALE, pack
-from headwater.aggregations.components import Events, Extreme, States, TextExtreme, Total, Values, as_bytes, objects_of
+from headwater.aggregations.approx_distinct import LIMIT, SCALE
+from headwater.aggregations.components import Events, Extreme, States, TextExtreme, Total, Values
 from headwater.aggregations.distinct_values import DistinctValues
 from headwater.aggregations.hash_sets import HashSet
 from headwater.aggregations.last_n import LastN
-from headwater.aggregations.latest import NONE, Earliest, Latest
-from headwater.aggregations.numbers import to_ordered
-from headwater.aggregations.squares import Squares, words_of
+from headwater.aggregations.latest import Earliest, Latest
+from headwater.aggregations.numbers import LOW
+from headwater.aggregations.squares import Squares
 from headwater.aggregations.statistics import components_of, finish
+from headwater.aggregations.value_counts import ValueCounts
 from headwater.columns import Column
 from headwater.dtypes import Dtype
 from headwater.expressions.sql import normalised_sql, quoted_name, to_sql
 from headwater.expressions.syntax import Expr
 from headwater.plans.plan import Feature, Source, StreamView
 from headwater.windows.law import window_start
+from pipelines.spark_states import Component, decoded
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-Component = Events | Values | Total | Squares | Extreme | TextExtreme | Latest | LastN | DistinctValues | HashSet
-_LOW = 0xFFFFFFFF
 
 
 @dataclass(frozen=True)
@@ -67,15 +63,13 @@ def finish_states(view: StreamView, query: StateQuery, states: pa.Table) -> list
         ReadError: an integer sum needs more than 64 bits.
     """
     keys = [Column.from_arrow(k.dtype, states[k.name]) for k in view.keys]
-    decoded: dict[str, States] = {}
-    for (component, _, _), name in query.names.items():
-        decoded[name] = _decoded(component, states[name])
-    return keys + [_finished(f, query, decoded) for f in view.features]
+    found = {name: decoded(component, states[name]) for (component, _, _), name in query.names.items()}
+    return keys + [_finished(f, query, found) for f in view.features]
 
 
-def _finished(feature: Feature, query: StateQuery, decoded: dict[str, States]) -> Column:
+def _finished(feature: Feature, query: StateQuery, states: dict[str, States]) -> Column:
     names = [query.names[(_known(c), feature.window, feature.hop)] for c in components_of(feature)]
-    return finish(feature, [decoded[name] for name in names])
+    return finish(feature, [states[name] for name in names])
 
 
 def _known(component: Any) -> Component:
@@ -101,7 +95,7 @@ def _q(name: str) -> str:
 
 
 class _Writer:
-    """Collects the state columns of a view: aggregates of one GROUP BY, and the sets of hashes of another."""
+    """Collects the state columns of a view: aggregates of one GROUP BY, sets of hashes and counts of values of others."""
 
     def __init__(self, view: StreamView, dtypes: dict[str, Dtype], at: int) -> None:
         self.keys = [_q(k.name) for k in view.keys]
@@ -109,6 +103,7 @@ class _Writer:
         self.computed: dict[str, str] = {}
         self.aggregates: list[str] = []
         self.sets: list[tuple[str, str]] = []
+        self.counted: dict[str, list[tuple[str, str, int]]] = {}
 
     def add(self, name: str, component: Component, window: int | None, hop: int | None) -> None:
         """One more state column."""
@@ -116,6 +111,11 @@ class _Writer:
         if isinstance(component, HashSet):
             there = " AND ".join(holds) or "TRUE"
             self.sets.append((name, f"CASE WHEN {there} THEN {self._hash(component.column)} END"))
+        elif isinstance(component, ValueCounts):
+            value = f"CASE WHEN {' AND '.join(holds) or 'TRUE'} THEN {self._plain(component.column)} END"
+            # One array holds values of one type.
+            kind = "int64" if component.dtype == "timestamp" else component.dtype
+            self.counted.setdefault(kind, []).append((name, value, component.limit))
         else:
             self.aggregates.append(f"{self._aggregate(component, holds)} AS {name}")
 
@@ -125,14 +125,20 @@ class _Writer:
         if self.computed:
             extra = ", ".join(f"{sql} AS {name}" for sql, name in self.computed.items())
             base = f"SELECT *, {extra} FROM ({base})"
-        plain = f"SELECT {', '.join([keys, *self.aggregates])} FROM _events GROUP BY {keys}"
-        if not self.sets:
-            return f"WITH _events AS ({base}) {plain}"
-        states = ", ".join(f"_sets[{i}] AS {name}" for i, (name, _) in enumerate(self.sets))
-        return (
-            f"WITH _events AS ({base}), _plain AS ({plain}), _hashed AS ({self._hash_sets()}) "
-            f"SELECT *, {states} FROM _plain LEFT JOIN _hashed USING ({keys})"
-        )
+        tables = {
+            "_events": base,
+            "_plain": f"SELECT {', '.join([keys, *self.aggregates])} FROM _events GROUP BY {keys}",
+        }
+        states = []
+        if self.sets:
+            tables["_hashed"] = self._hash_sets()
+            states += [f"_sets[{i}] AS {name}" for i, (name, _) in enumerate(self.sets)]
+        for kind, counted in self.counted.items():
+            tables[f"_counted_{kind}"] = self._value_counts(f"_counts_{kind}", counted)
+            states += [f"_counts_{kind}[{i}] AS {name}" for i, (name, _, _) in enumerate(counted)]
+        ctes = ", ".join(f"{name} AS ({sql})" for name, sql in tables.items())
+        joins = "".join(f" LEFT JOIN {name} USING ({keys})" for name in list(tables)[2:])
+        return f"WITH {ctes} SELECT {', '.join(['*', *states])} FROM _plain{joins}"
 
     def _holds(self, where: Expr | None, window: int | None, hop: int | None) -> list[str]:
         conditions = [] if window is None else [f"_t >= {_int64(window_start(self.at, window, hop))}"]
@@ -157,7 +163,7 @@ class _Writer:
             case Total():
                 value = self._scaled(component.column, component.scale)
                 high, low = (
-                    _filtered(f"SUM({limb})", holds) for limb in (f"SHIFTRIGHT({value}, 32)", f"{value} & {_LOW}L")
+                    _filtered(f"SUM({limb})", holds) for limb in (f"SHIFTRIGHT({value}, 32)", f"{value} & {LOW}L")
                 )
                 return f"STRUCT({high} AS high, {low} AS low)"
             case Squares():
@@ -204,6 +210,22 @@ class _Writer:
         entries = "MAP_FROM_ENTRIES(COLLECT_LIST(STRUCT(s, STRUCT(hashes, registers))))"
         return f"SELECT {keys}, {entries} AS _sets FROM ({packed}) GROUP BY {keys}"
 
+    def _value_counts(self, name: str, counted: list[tuple[str, str, int]]) -> str:
+        """A map of state -> its (value, count) pairs for each key; null for more than its limit."""
+        keys = ", ".join(self.keys)
+        structs = ", ".join(f"STRUCT({i} AS _i, {sql} AS _v)" for i, (_, sql, _) in enumerate(counted))
+        limits = " ".join(f"WHEN {i} THEN {limit}" for i, (_, _, limit) in enumerate(counted))
+        counts = (
+            f"SELECT {keys}, _i, _v, COUNT(*) AS _n FROM (SELECT {keys}, INLINE(ARRAY({structs})) FROM _events) "
+            f"WHERE _v IS NOT NULL GROUP BY {keys}, _i, _v"
+        )
+        lists = (
+            f"SELECT {keys}, _i, CASE WHEN COUNT(*) <= CASE _i {limits} END "
+            f"THEN COLLECT_LIST(STRUCT(_v AS v, _n AS n)) END AS items FROM ({counts}) GROUP BY {keys}, _i"
+        )
+        entries = "MAP_FROM_ENTRIES(COLLECT_LIST(STRUCT(_i, STRUCT(items))))"
+        return f"SELECT {keys}, {entries} AS {name} FROM ({lists}) GROUP BY {keys}"
+
     def _hash(self, column: str) -> str:
         """The 16 first hex digits of MD5 over the value's text."""
         dtype = self.dtypes[column]
@@ -231,101 +253,14 @@ def _scaled(value: str, scale: int) -> str:
 
 def _square_parts(value: str) -> dict[str, str]:
     """A square in parts of at most 63 bits, for a = v >> 32 and b = the low half: sums of them lose nothing."""
-    a, b = f"SHIFTRIGHT({value}, 32)", f"({value} & {_LOW}L)"
+    a, b = f"SHIFTRIGHT({value}, 32)", f"({value} & {LOW}L)"
     p, q = f"SHIFTRIGHT({b}, 16)", f"({b} & 65535L)"
     parts: dict[str, str] = {}
     for name, product in (("aa", f"({a} * {a})"), ("ab", f"({a} * {b})")):
-        parts |= {f"{name}_high": f"SHIFTRIGHT({product}, 32)", f"{name}_low": f"({product} & {_LOW}L)"}
+        parts |= {f"{name}_high": f"SHIFTRIGHT({product}, 32)", f"{name}_low": f"({product} & {LOW}L)"}
     return parts | {"pp": f"({p} * {p})", "pq": f"({p} * {q})", "qq": f"({q} * {q})"}
-
-
-def _squares(array: pa.Array) -> NDArray[np.int64]:
-    """192-bit sums of squares: aa << 64 + ab << 33 + pp << 32 + pq << 17 + qq."""
-    names = ("aa_high", "aa_low", "ab_high", "ab_low", "pp", "pq", "qq")
-    shifts = (96, 64, 65, 33, 32, 17, 0)
-    parts = (_ints(_field(array, name)).astype(object) << shift for name, shift in zip(names, shifts, strict=True))
-    total = sum(parts, np.zeros(len(array), object))
-    return words_of([(total >> 32 * i & _LOW).astype(np.int64) for i in range(6)])
 
 
 def _int64(value: int) -> str:
     """A literal; the least integer has none of its own in SQL."""
     return f"{value}L" if value > -(2**63) else "(-9223372036854775807L - 1L)"
-
-
-def _decoded(component: Component, column: pa.ChunkedArray) -> States:
-    """The states of one component for m keys."""
-    array = column.combine_chunks()
-    match component:
-        case Events() | Values():
-            return States(_ints(array)[:, None])
-        case Total():
-            return States(_wide(_ints(_field(array, "high")), _ints(_field(array, "low"))))
-        case Squares():
-            return States(_squares(array))
-        case Extreme():
-            return States(_ordered(component.dtype, array, component.empty[0])[:, None])
-        case TextExtreme():
-            return States(np.zeros((len(array), 1), np.int64), _objects(array))
-        case DistinctValues():
-            return component.state_of(_ints(array))
-        case LastN():
-            return component.state_of([[tuple(e.values()) for e in s or ()] for s in array.to_pylist()])
-        case Latest():
-            return _latest(component, array)
-        case HashSet():
-            return States(np.zeros((len(array), 1), np.int64), objects_of([_packed(s) for s in array.to_pylist()]))
-    raise AssertionError(component)
-
-
-def _wide(high: NDArray[np.int64], low: NDArray[np.int64]) -> NDArray[np.int64]:
-    """128-bit sums (low word, high word) of two sums of 32-bit limbs; `low` is never negative."""
-    top = high + (low >> 32)
-    return np.stack([(top << 32) | (low & _LOW), top >> 32], axis=1)
-
-
-def _latest(component: Latest, array: pa.Array) -> States:
-    valid = array.is_valid().to_numpy(zero_copy_only=False)
-    words = np.zeros((len(array), 4), np.int64)
-    for i, name in enumerate(("t", "p", "o")):
-        words[:, i] = np.where(valid, _ints(_field(array, name)), NONE if i == 0 else 0)
-    if component.variable:
-        return States(words, _objects(_field(array, "v")))
-    words[:, 3] = np.where(valid, _ordered(component.dtype, _field(array, "v"), 0), 0)
-    return States(words)
-
-
-def _field(array: pa.Array, name: str) -> pa.Array:
-    """A field of a struct, null where the struct is."""
-    import pyarrow.compute as pc
-
-    return pc.struct_field(array, name)
-
-
-def _ints(array: pa.Array) -> NDArray[np.int64]:
-    import pyarrow as pa
-
-    values: NDArray[np.int64] = array.cast(pa.int64()).fill_null(0).to_numpy(zero_copy_only=False)
-    return values
-
-
-def _ordered(dtype: Dtype, array: pa.Array, empty: int) -> NDArray[np.int64]:
-    """Values of 8 bytes as integers that sort alike, `empty` for null."""
-    column = Column.from_arrow("int64" if dtype == "timestamp" else dtype, array)
-    return np.where(column.mask(), to_ordered(column.values, dtype), empty)
-
-
-def _objects(array: pa.Array) -> NDArray[Any]:
-    return objects_of([None if v is None else as_bytes(v) for v in array.to_pylist()])
-
-
-def _packed(state: dict[str, Any] | None) -> bytes | None:
-    """The packed set of a struct of hashes or registers."""
-    if state is None:
-        return None
-    if state["registers"] is not None:
-        registers = np.zeros(REGISTERS, np.uint8)
-        for pair in state["registers"]:
-            registers[pair["i"]] = pair["r"]
-        return FULL + registers.tobytes()
-    return pack(np.array(sorted(int(h, 16) for h in state["hashes"]), np.uint64))

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headwater.aggregations.numbers import scaled
-from headwater.columns import Column
+from headwater.columns import Column, codes_of
 
 LIMIT = 256
 BITS = 11
@@ -51,17 +51,9 @@ def hashes(column: Column) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
             texts = np.empty(len(items), object)
             texts[:] = items
             column = Column("string", texts)
-    unique, inverse = _distinct(column)
+    unique, inverse = codes_of(column)
     table = np.fromiter((hash_of(_text(v)) for v in unique), np.uint64, len(unique))
     return table[inverse], valid
-
-
-def _distinct(column: Column) -> tuple[list[object], NDArray[np.int64]]:
-    """The distinct values of a column, and which of them stands where."""
-    codes: dict[object, int] = {}
-    items = column.values.tolist()
-    inverse = np.fromiter((codes.setdefault(v, len(codes)) for v in items), np.int64, len(items))
-    return list(codes), inverse
 
 
 def _text(value: object) -> str | bytes:

@@ -17,7 +17,7 @@ import numpy as np
 from headwater.aggregations.components import Ints, Runs, States, Timed, as_bytes
 from headwater.aggregations.numbers import to_ordered
 from headwater.aggregations.records import Records, merged, pack, ranks, unpack
-from headwater.columns import Column
+from headwater.columns import Column, codes_of
 from headwater.dtypes import FIXED, Dtype
 from headwater.expressions.syntax import Expr
 
@@ -119,10 +119,8 @@ def identities(column: Column) -> Ints:
     """(n, 1) integers that are equal where values are and sort alike; (n, 2) of strings and bytes. Nulls: anything."""
     if column.dtype in FIXED:
         return to_ordered(column.values, column.dtype)[:, None]
-    codes: dict[object, int] = {}
-    items = column.values.tolist()
-    inverse = np.fromiter((codes.setdefault(v, len(codes)) for v in items), np.int64, len(items))
-    hashed = b"".join([_hash_of(as_bytes(v)) for v in codes])
+    distinct, inverse = codes_of(column)
+    hashed = b"".join([_hash_of(as_bytes(v)) for v in distinct])
     return np.frombuffer(hashed, "<i8").astype(np.int64, copy=False).reshape(-1, 2)[inverse]
 
 

@@ -16,6 +16,7 @@ from headwater.definitions.operators import (
     Min,
     Stddev,
     Sum,
+    TopK,
     Var,
 )
 from headwater.definitions.sources import SnapshotSource, StreamSource
@@ -40,5 +41,6 @@ __all__ = [
     "StreamSource",
     "StreamView",
     "Sum",
+    "TopK",
     "Var",
 ]

@@ -159,6 +159,20 @@ class Distinct(Operator):
 
 
 @dataclass(frozen=True)
+class TopK(Operator):
+    """The n values that came most often, as pairs [value, count]: by count falling, then by value rising.
+
+    Empty where there are none. Null where the window holds more than `limit` distinct values (1 to 10,000), for
+    counts are exact or not given. n from 1 to 1,000.
+    """
+
+    function: ClassVar[str] = "top_k"
+    column: str
+    n: int
+    limit: int = _field(default=1000, kw_only=True)
+
+
+@dataclass(frozen=True)
 class ApproxDistinct(Operator):
     """The number of distinct values: int64, exact to 256, then within some 2.3 %; 0 where there are none."""
 

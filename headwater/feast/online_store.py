@@ -24,10 +24,10 @@ from feast.repo_config import FeastConfigBaseModel, RepoConfig
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from headwater.columns import Column
-from headwater.dtypes import Dtype, element_of, is_list
+from headwater.dtypes import Dtype, element_of, is_counts, is_list
 from headwater.errors import Unavailable, UnknownName, UsageError, nearest
 from headwater.online.connection import Connection
-from headwater.online.feature_rows import FeatureRows, to_datetime, with_times
+from headwater.online.feature_rows import FeatureRows, counts_text, to_datetime, with_times
 from headwater.online.keys import plan_id_key, plan_key
 from headwater.online.plain_writes import write_plain_rows
 from headwater.online.plan_store import load_published, retire
@@ -197,10 +197,12 @@ def _add_version(response: GetOnlineFeaturesResponse, table: FeatureView) -> Non
 
 
 def _values(dtype: Dtype, values: list[Any]) -> list[Value]:
+    if is_counts(dtype):
+        return [_NULL if value is None else Value(json_val=counts_text(dtype, value)) for value in values]
     field, message = _FIELDS[element_of(dtype)]
     if element_of(dtype) == "timestamp":
         # Feast's timestamps are whole seconds.
-        values = [with_times(value, lambda micros: micros // 1_000_000) for value in values]
+        values = [with_times(dtype, value, lambda micros: micros // 1_000_000) for value in values]
     if is_list(dtype):
         return [_NULL if value is None else Value(**{f"{field}_list_val": message(val=value)}) for value in values]
     return [_NULL if value is None else Value(**{f"{field}_val": value}) for value in values]

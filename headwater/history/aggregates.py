@@ -21,6 +21,7 @@ from headwater.aggregations.numbers import LOW, scaled
 from headwater.aggregations.squares import square_limbs, words_of
 from headwater.aggregations.statistics import finish
 from headwater.columns import Column
+from headwater.history.counts import top_counts
 from headwater.history.distinct import approx_distinct, distinct_counts, previous_occurrence
 from headwater.plans.plan import Feature
 
@@ -178,6 +179,15 @@ def _distinct(feature: Feature, kept: Kept, lo: NDArray[np.int64], hi: NDArray[n
     return Column("int64", np.minimum(distinct_counts(kept.previous, lo, hi), feature.limit))
 
 
+def _top_k(feature: Feature, kept: Kept, lo: NDArray[np.int64], hi: NDArray[np.int64]) -> Column:
+    assert feature.n is not None
+    assert feature.limit is not None
+    few = distinct_counts(kept.previous, lo, hi) <= feature.limit
+    found = top_counts(kept.values, np.where(few, lo, 0), np.where(few, hi, 0), feature.n)
+    column = Column.of(feature.dtype, found)
+    return column if few.all() else Column(column.dtype, column.values, few)
+
+
 def _approx_distinct(feature: Feature, kept: Kept, lo: NDArray[np.int64], hi: NDArray[np.int64]) -> Column:
     return Column("int64", approx_distinct(kept.values, lo, hi))
 
@@ -197,5 +207,6 @@ def _blank(dtype: Any, length: int) -> NDArray[Any]:
 
 FUNCTIONS: dict[str, Callable[[Feature, Kept, NDArray[np.int64], NDArray[np.int64]], Column]] = {
     "count": _count, "sum": _sum, "mean": _mean, "var": _var, "stddev": _var, "min": _min, "max": _max,
-    "first": _first, "last": _last, "last_n": _last_n, "distinct": _distinct, "approx_distinct": _approx_distinct,
+    "first": _first, "last": _last, "last_n": _last_n, "distinct": _distinct,
+    "top_k": _top_k, "approx_distinct": _approx_distinct,
 }  # fmt: skip

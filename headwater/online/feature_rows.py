@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
-from headwater.dtypes import Dtype, element_of
+from headwater.dtypes import Dtype, element_of, is_counts, is_list
 from headwater.errors import UsageError
 from headwater.receipts.receipt import Receipt
 
@@ -108,16 +108,29 @@ class FeatureRows:
         if shape.times:
             values = list(values)
             for i in shape.times:
-                values[i] = [with_times(value, time) for value in values[i]]
+                values[i] = [with_times(shape.columns[i].dtype, value, time) for value in values[i]]
         out.update(zip(shape.names(full_feature_names), values, strict=True))
         return out
 
 
-def with_times(value: Any, time: Callable[[int], Any]) -> Any:
-    """A timestamp, a list of them, or None, its times shown by `time` (given their microseconds)."""
-    if isinstance(value, list):
-        return [with_times(v, time) for v in value]
-    return None if value is None else time(value)
+def with_times(dtype: Dtype, value: Any, time: Callable[[int], Any]) -> Any:
+    """A timestamp, a list or counts of them, or None, its times shown by `time` (given their microseconds)."""
+    if value is None:
+        return None
+    if is_counts(dtype):
+        return [[time(v), count] for v, count in value]
+    return [time(v) for v in value] if is_list(dtype) else time(value)
+
+
+def counts_text(dtype: Dtype, pairs: list[list[Any]]) -> str:
+    """Counts as the text that Feast's type Json holds: [[value, count], …]; times are RFC 3339, bytes base64."""
+    import base64
+
+    import orjson
+
+    if element_of(dtype) == "timestamp":
+        pairs = with_times(dtype, pairs, rfc_3339)
+    return orjson.dumps(pairs, default=lambda data: base64.b64encode(data).decode()).decode()
 
 
 def to_datetime(micros: int) -> Any:

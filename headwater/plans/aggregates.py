@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from headwater.definitions.facts import OperatorFacts
-from headwater.dtypes import NUMERIC, Dtype, list_of
+from headwater.dtypes import NUMERIC, Dtype, counts_of, list_of
 from headwater.durations import format_duration
 from headwater.errors import nearest
 from headwater.expressions.syntax import Expr
@@ -24,9 +24,13 @@ MOST_DISTINCT = 10_000
 CLASSES = {
     "count": "Count", "sum": "Sum", "mean": "Mean", "var": "Var", "stddev": "Stddev", "min": "Min", "max": "Max",
     "first": "First", "last": "Last", "last_n": "LastN",
-    "distinct": "Distinct", "approx_distinct": "ApproxDistinct",
+    "distinct": "Distinct", "top_k": "TopK", "approx_distinct": "ApproxDistinct",
 }  # fmt: skip
-_COUNTS: dict[str, dict[str, int]] = {"last_n": {"n": MOST_VALUES}, "distinct": {"limit": MOST_DISTINCT}}
+_COUNTS: dict[str, dict[str, int]] = {
+    "last_n": {"n": MOST_VALUES}, "distinct": {"limit": MOST_DISTINCT},
+    "top_k": {"n": MOST_VALUES, "limit": MOST_DISTINCT},
+}  # fmt: skip
+"""The greatest whole number that an operator may be given, by its name."""
 _TAKES: dict[str, tuple[str, ...]] = {
     "sum": NUMERIC, "mean": NUMERIC, "var": NUMERIC, "stddev": NUMERIC,
 }  # fmt: skip
@@ -157,6 +161,6 @@ def _names(operator: OperatorFacts, windows: list[str | None]) -> list[Any]:
 def _result(operator: OperatorFacts, dtype: Dtype | None) -> Dtype:
     if operator.function in ("count", "distinct", "approx_distinct") or dtype is None:
         return "int64"
-    if operator.function == "last_n":
-        return list_of(dtype)
+    if operator.function in ("last_n", "top_k"):
+        return list_of(dtype) if operator.function == "last_n" else counts_of(dtype)
     return "float64" if operator.function in ("mean", "var", "stddev") else dtype

@@ -73,7 +73,7 @@ class Source(msgspec.Struct, frozen=True):
 class Feature(msgspec.Struct, frozen=True, omit_defaults=True):
     """One windowed aggregate. `window` and `hop` are microseconds, both None for the lifetime window.
 
-    `n`: how many values last_n gives. `limit`: how many values distinct tells apart.
+    `n`: how many values last_n and top_k give. `limit`: how many values distinct and top_k tell apart.
     """
 
     name: str

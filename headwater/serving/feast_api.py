@@ -15,8 +15,8 @@ from typing import Any
 import msgspec
 import orjson
 
-from headwater.dtypes import Dtype, element_of, is_list
-from headwater.online.feature_rows import FeatureRows, rfc_3339
+from headwater.dtypes import Dtype, element_of, is_counts, is_list
+from headwater.online.feature_rows import FeatureRows, counts_text, rfc_3339
 
 
 class FeastRequest(msgspec.Struct):
@@ -66,6 +66,8 @@ def encode(rows: FeatureRows, request: FeastRequest) -> bytes:
 
 
 def _transported(dtype: Dtype, values: list[Any]) -> list[Any]:
+    if is_counts(dtype):
+        return [None if value is None else counts_text(dtype, value) for value in values]
     convert = _CONVERSIONS.get(element_of(dtype))
     if convert is None:
         return values

@@ -36,9 +36,10 @@ def make_feature(
 ):
     """A feature of a plan; `column` None for count."""
     dtype = dtypes.get(column)
-    out = f"list[{dtype}]" if function == "last_n" else RESULTS.get(function, dtype)
-    n = 3 if n is None and function == "last_n" else n
-    limit = 4 if limit is None and function == "distinct" else limit
+    lists = {"last_n": f"list[{dtype}]", "top_k": f"counts[{dtype}]"}
+    out = (RESULTS | lists).get(function, dtype)
+    n = 3 if n is None and function in lists else n
+    limit = 4 if limit is None and function in ("distinct", "top_k") else limit
     name = name or f"{column}_{function}_{window}"
     return Feature(name, function, column, dtype, window, None if window is None else hop, where, scale, out, n, limit)
 

@@ -17,6 +17,7 @@ a null is None. A specification is a dict::
 
 import hashlib
 import math
+from collections import Counter
 from fractions import Fraction
 
 
@@ -84,6 +85,8 @@ def _aggregate(inside, feature):
         return _approx_distinct({h for h in map(_hash, values) if h is not None})
     if function == "distinct":
         return min(len(set(values)), feature["limit"])
+    if function == "top_k":
+        return _top_k(values, feature["n"], feature["limit"])
     if function == "last_n":
         return list(reversed(values))[: feature["n"]]
     unit = 10**scale if any(isinstance(v, float) for v in values) else 1
@@ -98,6 +101,13 @@ def _aggregate(inside, feature):
     if function in ("var", "stddev"):
         return _var(values, unit, function == "stddev")
     return {"min": min, "max": max, "first": lambda v: v[0], "last": lambda v: v[-1]}[function](values)
+
+
+def _top_k(values, n, limit):
+    counts = Counter(values)
+    if len(counts) > limit:
+        return None
+    return [[v, counts[v]] for v in sorted(sorted(counts), key=counts.get, reverse=True)[:n]]
 
 
 def _var(values, unit, root):

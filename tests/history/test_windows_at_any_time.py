@@ -33,6 +33,8 @@ ALL_FUNCTIONS = [
     ("last_n", "raw"),
     ("distinct", "price"), ("distinct", "quantity"), ("distinct", "product"), ("distinct", "ts"), ("distinct", "paid"),
     ("distinct", "raw"),
+    ("top_k", "price"), ("top_k", "quantity"), ("top_k", "product"), ("top_k", "ts"), ("top_k", "paid"),
+    ("top_k", "raw"),
 ]  # fmt: skip
 EVERYTHING = [
     make_feature(function, column, window, hop)
@@ -145,7 +147,7 @@ def test_an_empty_window_counts_0_has_empty_lists_and_no_other_value():
     view = make_view(*(make_feature(f, c) for f, c in ALL_FUNCTIONS))
     events, _ = make_events([{"customer": 1, "ts": NOON}])
     asked = make_questions([((None,), NOON), ((7,), NOON), ((1,), NOON), ((1,), None)])
-    empty = {"count": 0, "distinct": 0, "approx_distinct": 0, "last_n": []}
+    empty = {"count": 0, "distinct": 0, "approx_distinct": 0, "last_n": [], "top_k": []}
     nothing = {f.name: empty.get(f.function) for f in view.features}
     assert answers(point_in_time(view, events, asked)) == [nothing] * 4
 

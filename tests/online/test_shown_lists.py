@@ -15,6 +15,8 @@ AT = 1_323_432_000_500_000
 LISTS = {
     "list[int64]": [3, -(2**63)], "list[float64]": [0.1, 1e300], "list[string]": ["🫖", ""], "list[bool]": [True, False],
     "list[timestamp]": [AT, 0], "list[bytes]": [b"\x00\xff", b""],
+    "counts[int64]": [[3, 7], [-(2**63), 1]], "counts[string]": [["🫖", 2], ["", 1]], "counts[float64]": [[0.1, 3]],
+    "counts[bool]": [[False, 9]], "counts[timestamp]": [[AT, 2]], "counts[bytes]": [[b"\x00\xff", 4]],
 }  # fmt: skip
 
 
@@ -32,14 +34,16 @@ def test_python_gets_lists_with_datetimes(rows):
     found = rows.to_dict()
     moments = [datetime(2011, 12, 9, 12, 0, 0, 500_000, UTC), datetime(1970, 1, 1, tzinfo=UTC)]
     assert [values[0] for name, values in found.items() if name != "id"] == [
-        moments if dtype == "list[timestamp]" else values for dtype, values in LISTS.items()
+        {"list[timestamp]": moments, "counts[timestamp]": [[moments[0], 2]]}.get(dtype, values)
+        for dtype, values in LISTS.items()
     ]
     assert [values[1] for name, values in found.items() if name != "id"] == [[]] * len(LISTS)
 
 
 SHOWN = {
     **LISTS, "list[timestamp]": ["2011-12-09T12:00:00.500000Z", "1970-01-01T00:00:00.000000Z"],
-    "list[bytes]": ["AP8=", ""],
+    "list[bytes]": ["AP8=", ""], "counts[timestamp]": [["2011-12-09T12:00:00.500000Z", 2]],
+    "counts[bytes]": [["AP8=", 4]],
 }  # fmt: skip
 
 
@@ -66,7 +70,8 @@ def test_feast_s_http_api_is_feast_s_own_json_of_its_protobufs(rows):
     for column, values, result in zip(rows.shape.columns, rows.values, results, strict=True):
         if column.dtype != "list[bytes]":
             assert result["values"] == [MessageToDict(v) for v in _values(column.dtype, values)], column.dtype
-    assert results[-1]["values"] == [["AP8=", ""], []]
+    assert results[5]["values"] == [["AP8=", ""], []]
+    assert json.loads(results[-1]["values"][0]) == [["AP8=", 4]]
     assert results[4]["values"] == [[AT // 1_000_000, 0], []]
 
 
@@ -76,8 +81,7 @@ def test_feast_s_sdk_reads_the_lists_back(rows):
     from headwater.feast.online_store import _values
 
     for column, values in zip(rows.shape.columns, rows.values, strict=True):
-        expected = [
-            [datetime.fromtimestamp(v // 1_000_000, UTC) for v in value] if column.dtype == "list[timestamp]" else value
-            for value in values
-        ]
+        expected = [SHOWN[column.dtype], []] if column.dtype.startswith("counts") else values
+        if column.dtype == "list[timestamp]":
+            expected = [[datetime.fromtimestamp(v // 1_000_000, UTC) for v in value] for value in values]
         assert [feast_value_type_to_python_type(v) for v in _values(column.dtype, values)] == expected

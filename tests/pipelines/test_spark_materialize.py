@@ -32,6 +32,8 @@ FUNCTIONS = [
     ("last_n", "raw"),
     ("distinct", "price"), ("distinct", "quantity"), ("distinct", "product"), ("distinct", "ts"), ("distinct", "paid"),
     ("distinct", "raw"),
+    ("top_k", "price"), ("top_k", "quantity"), ("top_k", "product"), ("top_k", "ts"), ("top_k", "paid"),
+    ("top_k", "raw"),
 ]  # fmt: skip
 WINDOWS = [(HOUR, 5 * MINUTE), (30 * DAY, DAY), (None, None)]
 EVERYTHING = [make_feature(*what, *WINDOWS[i % 3]) for i, what in enumerate(FUNCTIONS)]

@@ -1,4 +1,4 @@
-"""Laws of states with a bound (lists, sets): what is left out never changes a value, nor do cuts and orders bytes."""
+"""Laws of states with a bound (lists, sets, counts): what is left out never changes a value, nor do cuts and orders bytes."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ COLUMNS = ("product", "quantity", "price", "raw", "paid", "ts")
 WINDOWS = ((HOUR, 5 * MINUTE), (2 * HOUR, 15 * MINUTE), (None, None))
 BOUNDED = [
     make_feature(function, column, window, hop, n=bound, limit=bound, name=f"{column}_{function}_{window}")
-    for function in ("last_n", "distinct")
+    for function in ("last_n", "distinct", "top_k")
     for column in COLUMNS
     # The lifetime has a bound of its own, else its state would serve the windows too, and never be trimmed.
     for window, hop, bound in ((*WINDOWS[0], 2), (*WINDOWS[1], 2), (None, None, 3))
@@ -71,8 +71,8 @@ def test_a_set_past_its_limit_keeps_the_values_seen_last():
 
 
 @pytest.mark.parametrize("limit", [1, 300, 1000])
-def test_sets_of_many_values_are_counted_exactly_up_to_the_limit(limit):
-    view = make_view(*(make_feature("distinct", c, w, h, limit=limit, name=f"{c}{w}")
+def test_sets_and_counts_of_many_values_are_exact_up_to_the_limit(limit):
+    view = make_view(*(make_feature(f, c, w, h, limit=limit, name=f"{f}{c}{w}") for f in ("distinct", "top_k")
                        for c in ("product", "quantity") for w, h in WINDOWS))  # fmt: skip
     rows = [
         {"customer": 1, "ts": NOON - (i * 7919) % (3 * HOUR), "product": f"p{i % 800}", "quantity": i % 500}
