@@ -21,12 +21,13 @@ _NOT, _RANGE, _MINUS, _ATOM = 3, 5, 9, 10
 _LEFT_TO_RIGHT = {"add", "sub", "mul", "div", "mod"}
 _RANGES = {"is_null", "in", "like"}
 _PLAIN_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_RESERVED = frozenset(
+_RESERVED_WORDS = (
     "all and any array as asc between both by case cast check collate column create cross default desc distinct do "
     "else end except exists false fetch for foreign from full group having ilike in inner intersect interval into is "
     "join left like limit natural not null offset on or order outer over partition primary references right select "
-    "set some table then to true union unique using values view when where window with".split()
+    "set some table then to true union unique using values view when where window with"
 )
+_RESERVED = frozenset(_RESERVED_WORDS.split())
 
 
 def readable(expr: Expr) -> str:
