@@ -27,7 +27,7 @@ from pipelines.spark_batches import LentBatch, LentBatches
 from pipelines.worker import SourceFeeds, Worker, WorkerSettings, stream_group
 
 BATCH = 200_000
-"""Most events of a micro-batch, unless told: one costs Spark half a second whatever is in it."""
+"""Most events of a micro-batch, unless told: large, since one costs Spark much whatever is in it."""
 _OLDEST = (4, 2)
 
 
