@@ -14,6 +14,7 @@ from headwater.aggregations.hash_sets import HashSet
 from headwater.aggregations.last_n import LastN
 from headwater.aggregations.latest import NONE, Latest
 from headwater.aggregations.numbers import LOW, to_ordered
+from headwater.aggregations.quantiles import Buckets
 from headwater.aggregations.squares import Squares, words_of
 from headwater.aggregations.value_counts import ValueCounts
 from headwater.columns import Column
@@ -23,8 +24,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 Component = (
-    Events | Values | Total | Squares | Extreme | TextExtreme | Latest | LastN | DistinctValues | ValueCounts | HashSet
-)
+    Events | Values | Total | Squares | Extreme | TextExtreme | Latest | LastN | DistinctValues | ValueCounts | Buckets
+    | HashSet
+)  # fmt: skip
 
 
 def decoded(component: Component, column: pa.ChunkedArray) -> States:
@@ -45,6 +47,8 @@ def decoded(component: Component, column: pa.ChunkedArray) -> States:
             return component.state_of(_ints(array))
         case ValueCounts():
             return component.state_of([_pairs(s) for s in array.to_pylist()])
+        case Buckets():
+            return component.state_of([_pairs(s) or [] for s in array.to_pylist()])
         case LastN():
             return component.state_of([[tuple(e.values()) for e in s or ()] for s in array.to_pylist()])
         case Latest():

@@ -12,6 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from headwater.aggregations.approx_distinct import LIMIT, SCALE
 from headwater.aggregations.components import Events, Extreme, States, TextExtreme, Total, Values
 from headwater.aggregations.distinct_values import DistinctValues
@@ -19,6 +21,7 @@ from headwater.aggregations.hash_sets import HashSet
 from headwater.aggregations.last_n import LastN
 from headwater.aggregations.latest import Earliest, Latest
 from headwater.aggregations.numbers import LOW
+from headwater.aggregations.quantiles import BITS, Buckets, buckets_of
 from headwater.aggregations.squares import Squares
 from headwater.aggregations.statistics import components_of, finish
 from headwater.aggregations.value_counts import ValueCounts
@@ -112,12 +115,18 @@ class _Writer:
             there = " AND ".join(holds) or "TRUE"
             self.sets.append((name, f"CASE WHEN {there} THEN {self._hash(component.column)} END"))
         elif isinstance(component, ValueCounts):
-            value = f"CASE WHEN {' AND '.join(holds) or 'TRUE'} THEN {self._plain(component.column)} END"
             # One array holds values of one type.
             kind = "int64" if component.dtype == "timestamp" else component.dtype
-            self.counted.setdefault(kind, []).append((name, value, component.limit))
+            self._count(name, kind, self._plain(component.column), holds, component.limit)
+        elif isinstance(component, Buckets):
+            number = _bucket(self._scaled(component.column, component.scale))
+            self._count(name, "int64", number, holds, 1 << BITS)
         else:
             self.aggregates.append(f"{self._aggregate(component, holds)} AS {name}")
+
+    def _count(self, name: str, kind: str, value: str, holds: list[str], limit: int) -> None:
+        there = " AND ".join(holds) or "TRUE"
+        self.counted.setdefault(kind, []).append((name, f"CASE WHEN {there} THEN {value} END", limit))
 
     def sql(self, base: str) -> str:
         """The whole query over the events of `base`."""
@@ -259,6 +268,15 @@ def _square_parts(value: str) -> dict[str, str]:
     for name, product in (("aa", f"({a} * {a})"), ("ab", f"({a} * {b})")):
         parts |= {f"{name}_high": f"SHIFTRIGHT({product}, 32)", f"{name}_low": f"({product} & {LOW}L)"}
     return parts | {"pp": f"({p} * {p})", "pq": f"({p} * {q})", "qq": f"({q} * {q})"}
+
+
+def _bucket(value: str) -> str:
+    """The number of an integer's bucket (quantiles.buckets_of); the least integer has no absolute value."""
+    size = f"ABS({value})"
+    shift = f"GREATEST(LENGTH(BIN({size})) - 7, 0)"
+    number = f"SIGN({value}) * (64L * {shift} + SHIFTRIGHT({size}, {shift}))"
+    least = buckets_of(np.array([-(2**63)])).item()
+    return f"CASE WHEN {value} = {_int64(-(2**63))} THEN {least}L ELSE CAST({number} AS BIGINT) END"
 
 
 def _int64(value: int) -> str:

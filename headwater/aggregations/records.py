@@ -73,6 +73,17 @@ def merged(old: Records, new: Records, n: int, keys: Sequence[int], value: int, 
     return Records(np.insert(old.row, at[rest], new.row[rest]), np.insert(words, at[rest], new.words[rest], axis=0))
 
 
+def added(records: Records) -> Records:
+    """Records of (value, count) with each value of a state once, rising, its counts added; `row` rises."""
+    order = np.lexsort((records.words[:, 0], records.row))
+    row, words = records.row[order], records.words[order]
+    first = np.ones(len(row), np.bool_)
+    first[1:] = (row[1:] != row[:-1]) | (words[1:, 0] != words[:-1, 0])
+    starts = np.flatnonzero(first)
+    counts = np.add.reduceat(words[:, 1], starts) if len(starts) else words[:, 1]
+    return Records(row[starts], np.stack([words[starts, 0], counts], axis=1))
+
+
 def _sought(old: Records, new: Records, n: int, keys: Sequence[int]) -> tuple[Ints, NDArray[np.bool_]]:
     """Where in `old` each new record stands or would stand, and whether its key is there."""
     ends = np.cumsum(np.bincount(old.row, minlength=n))

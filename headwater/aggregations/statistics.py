@@ -29,6 +29,7 @@ from headwater.aggregations.hash_sets import HashSet
 from headwater.aggregations.last_n import LastN
 from headwater.aggregations.latest import NONE, Earliest, Latest
 from headwater.aggregations.numbers import from_ordered, quotients, unit_of
+from headwater.aggregations.quantiles import Buckets, quantiles
 from headwater.aggregations.squares import Squares, variances
 from headwater.aggregations.value_counts import ValueCounts
 from headwater.columns import Column
@@ -73,6 +74,8 @@ def components_of(feature: Feature) -> tuple[Component, ...]:
             assert f.column_dtype is not None
             assert f.limit is not None
             return (ValueCounts(column, f.column_dtype, f.limit, f.where),)
+        case "approx_quantile":
+            return (Buckets(column, f.scale, f.where),)
         case "approx_distinct":
             return (HashSet(column, f.where),)
     raise ReadError(f"Feature {f.name!r} has the function {f.function!r}, which this version does not know.")
@@ -156,6 +159,11 @@ def _top_k(feature: Feature, states: Sequence[States]) -> Column:
     return component.top(states[0], feature.n)
 
 
+def _approx_quantile(feature: Feature, states: Sequence[States]) -> Column:
+    assert feature.q is not None
+    return _nullable("float64", *quantiles(states[0], feature.q, unit_of(feature.column_dtype, feature.scale)))
+
+
 def _approx_distinct(feature: Feature, states: Sequence[States]) -> Column:
     assert states[0].objects is not None
     counts = [estimate_packed(p) if p else 0 for p in states[0].objects.tolist()]
@@ -164,7 +172,7 @@ def _approx_distinct(feature: Feature, states: Sequence[States]) -> Column:
 
 _FINISH: dict[str, Callable[[Feature, Sequence[States]], Column]] = {
     "count": _count, "sum": _sum, "mean": _mean, "var": _var, "stddev": _stddev, "min": _extreme, "max": _extreme,
-    "first": _last, "last": _last, "last_n": _last_n, "distinct": _distinct, "top_k": _top_k,
+    "first": _last, "last": _last, "last_n": _last_n, "distinct": _distinct, "top_k": _top_k, "approx_quantile": _approx_quantile,
     "approx_distinct": _approx_distinct,
 }  # fmt: skip
 FUNCTIONS = tuple(_FINISH)

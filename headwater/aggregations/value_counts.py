@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from headwater.aggregations.components import Ints, Runs, States, as_bytes, from_bytes, objects_of
 from headwater.aggregations.numbers import from_ordered, to_ordered
-from headwater.aggregations.records import Records, merged, pack, ranks, unpack
+from headwater.aggregations.records import Records, added, merged, pack, ranks, unpack
 from headwater.columns import Column, codes_of
 from headwater.dtypes import FIXED, Dtype, counts_of
 from headwater.expressions.syntax import Expr
@@ -54,14 +54,14 @@ class ValueCounts:
         run = np.searchsorted(runs.starts, position, "right") - 1
         values, texts = runs.remember(("ordered", self.column), lambda: _ordered(column))
         words = np.stack([values[runs.order[position]], np.ones(len(run), np.int64)], axis=1)
-        return self._packed(_added(Records(run, words)), texts, len(runs.starts))
+        return self._packed(added(Records(run, words)), texts, len(runs.starts))
 
     def merge_runs(self, states: States, starts: Ints) -> States:
         """The counts of each run of states."""
         (records,), texts, more = self._taken(states)
         run = np.searchsorted(starts, records.row, "right") - 1
         return self._packed(
-            _added(Records(run, records.words)), texts, len(starts), np.logical_or.reduceat(more, starts)
+            added(Records(run, records.words)), texts, len(starts), np.logical_or.reduceat(more, starts)
         )
 
     def merge(self, old: States, new: States) -> States:
@@ -90,7 +90,7 @@ class ValueCounts:
         values, texts = _ordered(Column.of(self.dtype, [v for v, _ in flat]))
         words = np.stack([values, np.array([n for _, n in flat], np.int64)], axis=1)
         more = np.array([pairs is None for pairs in counts], np.bool_)
-        return self._packed(_added(Records(row, words)), texts, len(counts), more)
+        return self._packed(added(Records(row, words)), texts, len(counts), more)
 
     def _taken(self, *parts: States) -> tuple[list[Records], list[bytes], NDArray[np.bool_]]:
         """Records of (value, count) of each part, without states that are MORE; the texts by value; which are MORE."""
@@ -119,17 +119,6 @@ class ValueCounts:
             return [from_bytes(texts[v], self.dtype) for v in values.tolist()]
         found: list[Any] = from_ordered(np.ascontiguousarray(values), self.dtype).tolist()
         return found
-
-
-def _added(records: Records) -> Records:
-    """Records of (value, count) with each value of a state once, rising; `row` rises."""
-    order = np.lexsort((records.words[:, _VALUE], records.row))
-    row, words = records.row[order], records.words[order]
-    first = np.ones(len(row), np.bool_)
-    first[1:] = (row[1:] != row[:-1]) | (words[1:, _VALUE] != words[:-1, _VALUE])
-    starts = np.flatnonzero(first)
-    counts = np.add.reduceat(words[:, _COUNT], starts) if len(starts) else words[:, _COUNT]
-    return Records(row[starts], np.stack([words[starts, _VALUE], counts], axis=1))
 
 
 def _ordered(column: Column) -> tuple[Ints, list[bytes]]:

@@ -6,6 +6,7 @@ Beside `headwater/feast/` the only package that imports Feast.
 from headwater.definitions.expectations import Between, InSet, NotNull
 from headwater.definitions.operators import (
     ApproxDistinct,
+    ApproxQuantile,
     Count,
     Distinct,
     First,
@@ -24,6 +25,7 @@ from headwater.definitions.views import BatchView, StreamView
 
 __all__ = [
     "ApproxDistinct",
+    "ApproxQuantile",
     "BatchView",
     "Between",
     "Count",

@@ -29,6 +29,7 @@ class OperatorFacts(msgspec.Struct, frozen=True, omit_defaults=True):
     scale: Any = None
     n: Any = None
     limit: Any = None
+    q: Any = None
 
 
 class ExpectationFacts(msgspec.Struct, frozen=True, omit_defaults=True):

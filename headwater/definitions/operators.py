@@ -46,6 +46,7 @@ class Operator:
             scale=getattr(self, "scale", None),
             n=getattr(self, "n", None),
             limit=getattr(self, "limit", None),
+            q=getattr(self, "q", None),
         )
 
 
@@ -170,6 +171,20 @@ class TopK(Operator):
     column: str
     n: int
     limit: int = _field(default=1000, kw_only=True)
+
+
+@dataclass(frozen=True)
+class ApproxQuantile(Operator):
+    """The q-quantile of a numeric column by nearest rank, q from 0 to 1: float64; null where there are none.
+
+    Within 1/128 of the value of that rank, and exact for integers below 128. A double enters as the integer
+    `floor(x * 10**scale + 0.5)`, scale 0 to 15. Two of one column and window need another `name`.
+    """
+
+    function: ClassVar[str] = "approx_quantile"
+    column: str
+    q: float
+    scale: int = _field(default=6, kw_only=True)
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,7 @@ class StreamView(StreamFeatureView):  # type: ignore[misc]
         where: a condition in the expression subset; only events for which it is true count.
         derive: new columns, name -> expression; they may use each other in any order.
         features: operators: Count, Sum, Mean, Var, Stddev, Min, Max, First, Last, LastN,
-            Distinct, TopK, ApproxDistinct.
+            Distinct, TopK, ApproxDistinct, ApproxQuantile.
         freshness: how old values may get before somebody is told, such as "10s".
         expect: expectations on features; they report, and withhold nothing.
 

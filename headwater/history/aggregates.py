@@ -17,12 +17,14 @@ from numpy.typing import NDArray
 
 from headwater.aggregations.approx_distinct import hashes
 from headwater.aggregations.components import States
-from headwater.aggregations.numbers import LOW, scaled
+from headwater.aggregations.numbers import LOW, scaled, unit_of
+from headwater.aggregations.quantiles import BITS, OFFSET, buckets_of, middles, nearest_ranks
 from headwater.aggregations.squares import square_limbs, words_of
 from headwater.aggregations.statistics import finish
 from headwater.columns import Column
 from headwater.history.counts import top_counts
 from headwater.history.distinct import approx_distinct, distinct_counts, previous_occurrence
+from headwater.history.quantiles import of_rank
 from headwater.plans.plan import Feature
 
 NUMBERS = ("sum", "mean", "var", "stddev")
@@ -76,6 +78,9 @@ def prepared(feature: Feature, column: Column) -> Column:
     """A feature's column as its function takes it: scaled integers for sums and means, else as it is."""
     if feature.function in NUMBERS:
         return scaled(column, feature.scale)
+    if feature.function == "approx_quantile":
+        integers = scaled(column, feature.scale)
+        return Column("int64", buckets_of(integers.values) + OFFSET, integers.valid)
     if feature.function == "approx_distinct":
         hashed, valid = hashes(column)
         return Column("int64", hashed, valid)
@@ -188,6 +193,15 @@ def _top_k(feature: Feature, kept: Kept, lo: NDArray[np.int64], hi: NDArray[np.i
     return column if few.all() else Column(column.dtype, column.values, few)
 
 
+def _approx_quantile(feature: Feature, kept: Kept, lo: NDArray[np.int64], hi: NDArray[np.int64]) -> Column:
+    assert feature.q is not None
+    there = hi > lo
+    found = of_rank(kept.values, BITS, lo[there], hi[there], nearest_ranks((hi - lo)[there], feature.q))
+    values = np.zeros(len(lo))
+    values[there] = middles(found - OFFSET, unit_of(feature.column_dtype, feature.scale))
+    return Column("float64", values, None if there.all() else there)
+
+
 def _approx_distinct(feature: Feature, kept: Kept, lo: NDArray[np.int64], hi: NDArray[np.int64]) -> Column:
     return Column("int64", approx_distinct(kept.values, lo, hi))
 
@@ -208,5 +222,5 @@ def _blank(dtype: Any, length: int) -> NDArray[Any]:
 FUNCTIONS: dict[str, Callable[[Feature, Kept, NDArray[np.int64], NDArray[np.int64]], Column]] = {
     "count": _count, "sum": _sum, "mean": _mean, "var": _var, "stddev": _var, "min": _min, "max": _max,
     "first": _first, "last": _last, "last_n": _last_n, "distinct": _distinct,
-    "top_k": _top_k, "approx_distinct": _approx_distinct,
+    "top_k": _top_k, "approx_quantile": _approx_quantile, "approx_distinct": _approx_distinct,
 }  # fmt: skip

@@ -163,8 +163,9 @@ def _by_column(features: Iterable[Feature]) -> list[list[Feature]]:
     """Features that look at the same values, so that those are prepared once."""
     groups: dict[tuple[str | None, str, int, Expr | None], list[Feature]] = {}
     for f in features:
-        use = "number" if f.function in NUMBERS else {"approx_distinct": "hash"}.get(f.function, "value")
-        scale = f.scale if use == "number" else 0
+        others = {"approx_distinct": "hash", "approx_quantile": "bucket"}
+        use = "number" if f.function in NUMBERS else others.get(f.function, "value")
+        scale = f.scale if use in ("number", "bucket") else 0
         groups.setdefault((f.column, use, scale, f.where), []).append(f)
     return list(groups.values())
 

@@ -25,6 +25,7 @@ CLASSES = {
     "count": "Count", "sum": "Sum", "mean": "Mean", "var": "Var", "stddev": "Stddev", "min": "Min", "max": "Max",
     "first": "First", "last": "Last", "last_n": "LastN",
     "distinct": "Distinct", "top_k": "TopK", "approx_distinct": "ApproxDistinct",
+    "approx_quantile": "ApproxQuantile",
 }  # fmt: skip
 _COUNTS: dict[str, dict[str, int]] = {
     "last_n": {"n": MOST_VALUES}, "distinct": {"limit": MOST_DISTINCT},
@@ -32,7 +33,7 @@ _COUNTS: dict[str, dict[str, int]] = {
 }  # fmt: skip
 """The greatest whole number that an operator may be given, by its name."""
 _TAKES: dict[str, tuple[str, ...]] = {
-    "sum": NUMERIC, "mean": NUMERIC, "var": NUMERIC, "stddev": NUMERIC,
+    "sum": NUMERIC, "mean": NUMERIC, "var": NUMERIC, "stddev": NUMERIC, "approx_quantile": NUMERIC,
 }  # fmt: skip
 
 
@@ -52,7 +53,7 @@ def compile_operator(
     before = len(problems.errors)
     dtype = _column_type(place, operator, columns, problems)
     scale = _scale(place, operator, dtype, problems)
-    counts = _counts(place, operator, problems)
+    counts, q = _counts(place, operator, problems), _q(place, operator, problems)
     windows = _windows(place, operator, problems)
     names = _names(operator, [text for text, _, _ in windows])
     for name in names:
@@ -61,7 +62,7 @@ def compile_operator(
         return []
     what, result = (operator.function, operator.column, dtype), _result(operator, dtype)
     return [
-        Feature(name, *what, window, hop, where, scale, result, counts.get("n"), counts.get("limit"))
+        Feature(name, *what, window, hop, where, scale, result, counts.get("n"), counts.get("limit"), q)
         for name, (_, window, hop) in zip(names, windows, strict=True)
     ]
 
@@ -109,6 +110,16 @@ def _counts(place: str, operator: OperatorFacts, problems: Problems) -> dict[str
         else:
             found[name] = given
     return found
+
+
+def _q(place: str, operator: OperatorFacts, problems: Problems) -> float | None:
+    q = operator.q
+    if operator.function != "approx_quantile":
+        return None
+    if not isinstance(q, int | float) or isinstance(q, bool) or not 0 <= q <= 1:
+        problems.add(f"{place}, q", f"expected a number from 0 to 1, got {q!r}.")
+        return None
+    return float(q)
 
 
 _Window = tuple[str | None, int | None, int | None]
@@ -163,4 +174,4 @@ def _result(operator: OperatorFacts, dtype: Dtype | None) -> Dtype:
         return "int64"
     if operator.function in ("last_n", "top_k"):
         return list_of(dtype) if operator.function == "last_n" else counts_of(dtype)
-    return "float64" if operator.function in ("mean", "var", "stddev") else dtype
+    return "float64" if operator.function in ("mean", "var", "stddev", "approx_quantile") else dtype

@@ -134,6 +134,7 @@ def _feature(feature: Feature) -> str:
     scale = f", scale {feature.scale}" if feature.scale else ""
     n = "" if feature.n is None else f", n {feature.n}"
     n += "" if feature.limit is None else f", limit {feature.limit}"
+    n += "" if feature.q is None else f", q {feature.q}"
     return f"{what} {over}, {feature.dtype}{scale}{n}{where}"
 
 

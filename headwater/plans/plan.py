@@ -74,6 +74,7 @@ class Feature(msgspec.Struct, frozen=True, omit_defaults=True):
     """One windowed aggregate. `window` and `hop` are microseconds, both None for the lifetime window.
 
     `n`: how many values last_n and top_k give. `limit`: how many values distinct and top_k tell apart.
+    `q`: which quantile, 0 to 1.
     """
 
     name: str
@@ -87,6 +88,7 @@ class Feature(msgspec.Struct, frozen=True, omit_defaults=True):
     dtype: Dtype
     n: int | None = None
     limit: int | None = None
+    q: float | None = None
 
 
 class Derived(msgspec.Struct, frozen=True):

@@ -190,6 +190,19 @@ def _top_k(values: Sequence[Any], feature: Feature) -> list[list[Any]] | None:
     return [[v, counts[v]] for v in ranked[: feature.n]] if len(counts) <= feature.limit else None
 
 
+def _approx_quantile(values: Sequence[Any], feature: Feature) -> float | None:
+    """The nearest rank, and the middle of the integers that have the same sign, length and 7 first binary digits."""
+    assert feature.q is not None
+    integers, unit = _integers(values, feature)
+    if not integers:
+        return None
+    rank = max(math.ceil(Fraction(repr(feature.q)) * len(integers)), 1)
+    chosen = sorted(integers)[rank - 1]
+    width = 1 << max(len(f"{abs(chosen):b}") - 7, 0)
+    middle = abs(chosen) // width * width + Fraction(width - 1, 2)
+    return float((middle if chosen >= 0 else -middle) / unit)
+
+
 def _approx_distinct(values: Sequence[Any], feature: Feature) -> int:
     """Exact to 256 hashes; above, Ertl's estimator (arXiv:1702.01284, algorithm 6) over 2,048 registers."""
     hashes = {_hash(v) for v in values}
@@ -239,6 +252,6 @@ def _tau(x: float) -> float:
 OPERATORS: dict[str, Callable[[Sequence[Any], Feature], Any]] = {
     "count": _count, "sum": _sum, "mean": _mean, "var": _var, "stddev": _stddev, "min": _min, "max": _max,
     "first": _first, "last": _last, "last_n": _last_n, "distinct": _distinct, "top_k": _top_k,
-    "approx_distinct": _approx_distinct,
+    "approx_distinct": _approx_distinct, "approx_quantile": _approx_quantile,
 }  # fmt: skip
 """What a feature's function makes of its window."""

@@ -15,6 +15,7 @@ FIELDS = {
 }  # fmt: skip
 RESULTS = {
     "count": "int64", "distinct": "int64", "approx_distinct": "int64", "mean": "float64", "var": "float64", "stddev": "float64",
+    "approx_quantile": "float64",
 }  # fmt: skip
 SOURCE = Source(
     name="lines", topic="lines", event_time="ts", key="customer", tolerance=0,
@@ -33,15 +34,18 @@ def make_feature(
     dtypes=FIELDS,
     n=None,
     limit=None,
+    q=None,
 ):
     """A feature of a plan; `column` None for count."""
     dtype = dtypes.get(column)
     lists = {"last_n": f"list[{dtype}]", "top_k": f"counts[{dtype}]"}
     out = (RESULTS | lists).get(function, dtype)
     n = 3 if n is None and function in lists else n
+    q = 0.5 if q is None and function == "approx_quantile" else q
     limit = 4 if limit is None and function in ("distinct", "top_k") else limit
     name = name or f"{column}_{function}_{window}"
-    return Feature(name, function, column, dtype, window, None if window is None else hop, where, scale, out, n, limit)
+    hop = None if window is None else hop
+    return Feature(name, function, column, dtype, window, hop, where, scale, out, n, limit, q)
 
 
 def make_view(*features, keys=("customer",), where=None, derive=()):

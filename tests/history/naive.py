@@ -35,7 +35,7 @@ def spec_of(view, event_time, where=None, derive=None, feature_where=None):
     features = [
         {
             "name": f.name, "function": f.function, "column": f.column, "window": f.window, "hop": f.hop,
-            "scale": f.scale, "n": f.n, "limit": f.limit, "where": (feature_where or {}).get(f.name),
+            "scale": f.scale, "n": f.n, "limit": f.limit, "q": f.q, "where": (feature_where or {}).get(f.name),
         }
         for f in view.features
     ]  # fmt: skip
@@ -90,7 +90,7 @@ def _aggregate(inside, feature):
     if function == "last_n":
         return list(reversed(values))[: feature["n"]]
     unit = 10**scale if any(isinstance(v, float) for v in values) else 1
-    if function in ("sum", "mean", "var", "stddev"):
+    if function in ("sum", "mean", "var", "stddev", "approx_quantile"):
         values = [i for i in (_scaled(v, scale) for v in values) if i is not None]
     if not values:
         return None
@@ -98,6 +98,8 @@ def _aggregate(inside, feature):
         return sum(values) if unit == 1 else float(Fraction(sum(values), unit))
     if function == "mean":
         return float(Fraction(sum(values), unit * len(values)))
+    if function == "approx_quantile":
+        return _quantile(values, unit, feature["q"])
     if function in ("var", "stddev"):
         return _var(values, unit, function == "stddev")
     return {"min": min, "max": max, "first": lambda v: v[0], "last": lambda v: v[-1]}[function](values)
@@ -117,6 +119,16 @@ def _var(values, unit, root):
     mean = Fraction(sum(values), len(values))
     var = float(sum((v - mean) ** 2 for v in values) / (len(values) - 1) / unit**2)
     return math.sqrt(var) if root else var
+
+
+def _quantile(values, unit, q):
+    """The middle of all integers that share their sign, length and first seven binary digits with the one of the rank."""
+    rank = next(r for r in range(1, len(values) + 1) if r >= Fraction(repr(q)) * len(values))
+    value = sorted(values)[rank - 1]
+    digits = f"{abs(value):b}"
+    rest = len(digits[7:])
+    least, most = int(digits[:7] + "0" * rest, 2), int(digits[:7] + "1" * rest, 2)
+    return float(Fraction(least + most, 2) * (1 if value >= 0 else -1) / unit)
 
 
 def _scaled(value, scale):

@@ -35,6 +35,7 @@ ALL_FUNCTIONS = [
     ("distinct", "raw"),
     ("top_k", "price"), ("top_k", "quantity"), ("top_k", "product"), ("top_k", "ts"), ("top_k", "paid"),
     ("top_k", "raw"),
+    ("approx_quantile", "price"), ("approx_quantile", "quantity"),
 ]  # fmt: skip
 EVERYTHING = [
     make_feature(function, column, window, hop)

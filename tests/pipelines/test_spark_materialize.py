@@ -34,6 +34,7 @@ FUNCTIONS = [
     ("distinct", "raw"),
     ("top_k", "price"), ("top_k", "quantity"), ("top_k", "product"), ("top_k", "ts"), ("top_k", "paid"),
     ("top_k", "raw"),
+    ("approx_quantile", "price"), ("approx_quantile", "quantity"),
 ]  # fmt: skip
 WINDOWS = [(HOUR, 5 * MINUTE), (30 * DAY, DAY), (None, None)]
 EVERYTHING = [make_feature(*what, *WINDOWS[i % 3]) for i, what in enumerate(FUNCTIONS)]

@@ -10,6 +10,7 @@ from feast.types import Bool, Bytes, Float32, Float64, Int32, Int64, String, Uni
 
 from headwater.definitions import (
     ApproxDistinct,
+    ApproxQuantile,
     BatchView,
     Between,
     Count,
@@ -104,13 +105,14 @@ def test_types_of_results_follow_the_columns() -> None:
     features = [
         Sum("n"), Sum("x"), Mean("n"), Min("shop"), Max("ok"), Min("at"), Max("x"), Last("raw"), Last("at"),
         ApproxDistinct("x"), Var("n"), Stddev("x", scale=2), First("shop"), Max("raw"), LastN("shop", 5), LastN("at", n=2),
-        Distinct("raw", limit=7), TopK("at", 3, limit=50),
+        Distinct("raw", limit=7), TopK("at", 3, limit=50), ApproxQuantile("n", 0.9),
     ]  # fmt: skip
     assert outputs(features=features) == {
         "n_sum": "int64", "x_sum": "float64", "n_mean": "float64", "shop_min": "string", "ok_max": "bool",
         "at_min": "timestamp", "x_max": "float64", "raw_last": "bytes", "at_last": "timestamp",
         "x_approx_distinct": "int64", "n_var": "float64", "x_stddev": "float64", "shop_first": "string", "raw_max": "bytes",
         "shop_last_n": "list[string]", "at_last_n": "list[timestamp]", "raw_distinct": "int64", "at_top_k": "counts[timestamp]",
+        "n_approx_quantile": "float64",
     }  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from feast.types import Array, Bool, Float64, Int64, String, UnixTimestamp
 
 from headwater.definitions import (
     ApproxDistinct,
+    ApproxQuantile,
     BatchView,
     Between,
     Count,
@@ -80,6 +81,8 @@ VIEWS = {
     "bad scale": ({"features": [Sum("amount", scale=20)]}, ["scale", "0 to 15", "20"]),
     "bad n": ({"features": [LastN("country", n=0)]}, ["LastN('country')", "n", "1 to 1,000", "0"]),
     "bad limit": ({"features": [Distinct("country", limit=20_000)]}, ["limit", "1 to 10,000", "20000"]),
+    "bad q": ({"features": [ApproxQuantile("amount", 95)]}, ["q", "0 to 1", "95"]),
+    "quantile of a text": ({"features": [ApproxQuantile("country", 0.5)]}, ["approx_quantile needs", "string"]),
     "n that is none": ({"features": [LastN("country", None)]}, ["n", "None"]),
     "between of a list": (
         {"features": [LastN("amount", 2)], "expect": [Between("amount_last_n", 0, 1)]}, ["numeric", "list[float64]"],
