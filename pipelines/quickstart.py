@@ -14,11 +14,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from urllib.request import urlopen
 
-from headwater.embedded.processes import free_port, is_alive, launch, port_is_free, tail
+from headwater.embedded.processes import ProcessRecord, free_port, is_alive, launch, port_is_free, tail
 from headwater.embedded.servers import record_process, stop_servers
 from headwater.errors import HeadwaterError, Unreachable, UsageError
 from headwater.online.connection import Connection
@@ -31,8 +31,10 @@ from pipelines.throughput import measure_throughput
 CHECKOUT = Path(__file__).resolve().parent.parent
 SAMPLE = CHECKOUT / "feature_repo" / "data" / "online_retail_sample.parquet"
 SOURCE, VIEW, SERVICE, BATCH_VIEW = "invoice_lines", "customer_spend", "churn", "customer_profile"
-EVENTS_A_SECOND_LIVE = 50
+EVENTS_A_SECOND_LIVE = 100
 SPINE_ROWS = 1_000
+SNAPSHOT_DAYS = 14
+"""Days back of the batch view's first snapshot: a training set needs one that is older than its rows."""
 SERVER_PORT, CATALOG_PORT = 8500, 8600
 
 
@@ -47,18 +49,24 @@ def run(root: Path, data: Path) -> Account:
     command(root, "produce", SOURCE, replay.bulk)
     stream(repository, replay.bulk_rows, account)
     live(repository, replay, account)
+    server, catalog = serve(root, "server", "serve", SERVER_PORT), serve(root, "catalog", "catalog", CATALOG_PORT)
     command(root, "sink", "--until-caught-up")
     start(root, "sink", "sink")
-    command(root, "materialize", BATCH_VIEW)
+    command(root, "materialize", BATCH_VIEW, "--as-of", utc(SNAPSHOT_DAYS), "--as-of", utc(0))
     spine = write_spine(replay, work / "spine.parquet", SPINE_ROWS)
     account.training = work / "training.parquet"
     command(root, "history", spine.path, "--service", SERVICE, "-o", account.training)
+    account.service, account.asked = SERVICE, {"customer_id": spine.customer}
     account.online_command = ["get", "--service", SERVICE, "--entity", f"customer_id={spine.customer}", "--receipts"]
     account.online = json.loads(command(root, *account.online_command, "--json").splitlines()[0])
     account.checks = json.loads(command(root, "check", "--json"))["views"]
-    account.server = serve(root, "server", "serve", SERVER_PORT)
-    account.catalog = serve(root, "catalog", "catalog", CATALOG_PORT)
+    account.server, account.catalog = server.wait(), catalog.wait()
     return account
+
+
+def utc(days: int) -> str:
+    """The time of so many days ago, as --as-of takes it."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() - days * 86_400))
 
 
 def start_clean(root: Path) -> Path:
@@ -105,17 +113,29 @@ def live(repository: Repository, replay: Replay, account: Account) -> None:
         account.events += len(records)
 
 
-def serve(root: Path, name: str, what: str, port: int) -> str:
-    """Start a web server on its usual port, or a free one, and wait for its /health. Returns its address."""
+@dataclass(frozen=True)
+class WebServer:
+    """A web server that was started: the command, its address, and its process."""
+
+    what: str
+    address: str
+    process: ProcessRecord
+
+    def wait(self) -> str:
+        """The address, once its /health answers. Raises Unreachable where it does not."""
+        deadline = time.monotonic() + 20
+        while not _healthy(self.address):
+            if not is_alive(self.process) or time.monotonic() > deadline:
+                log = tail(Path(self.process.log))
+                raise Unreachable(f"'headwater {self.what}' did not answer. The end of its log:\n{log}")
+            time.sleep(0.05)
+        return self.address
+
+
+def serve(root: Path, name: str, what: str, port: int) -> WebServer:
+    """Start a web server on its usual port, or a free one."""
     port = port if port_is_free(port) else free_port()
-    process = start(root, name, what, "--port", port)
-    address = f"http://127.0.0.1:{port}"
-    deadline = time.monotonic() + 20
-    while not _healthy(address):
-        if not is_alive(process) or time.monotonic() > deadline:
-            raise Unreachable(f"'headwater {what}' did not answer. The end of its log:\n{tail(Path(process.log))}")
-        time.sleep(0.05)
-    return address
+    return WebServer(what, f"http://127.0.0.1:{port}", start(root, name, what, "--port", port))
 
 
 def _healthy(address: str) -> bool:
@@ -142,7 +162,7 @@ def command(root: Path, *words: object) -> str:
     return answer.stdout
 
 
-def start(root: Path, name: str, *words: object) -> Any:
+def start(root: Path, name: str, *words: object) -> ProcessRecord:
     """Start a headwater command that keeps running until `headwater down`."""
     with _step((*words, "&")):
         process = launch(name, _line(root, words), root / ".headwater" / f"{name}.log", cwd=CHECKOUT)

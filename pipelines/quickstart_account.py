@@ -24,6 +24,8 @@ class Account:
     training: Path = Path()
     online: dict[str, Any] = field(default_factory=dict)
     online_command: list[str] = field(default_factory=list)
+    service: str = ""
+    asked: dict[str, int] = field(default_factory=dict)
     server: str = ""
     catalog: str = ""
 
@@ -95,13 +97,16 @@ def _print_next(console: Console, account: Account) -> None:
     console.print(f"[bold]The server[/bold]    {account.server}")
     console.print("\n[bold]Next[/bold] (first: source .venv/bin/activate)")
     for line, why in (
+        (account.catalog, "find a feature in the browser, with its evidence"),
         (f"{here} status", "lag and freshness of every view"),
         (f"{here} check", "prove again that the online store and the lake agree"),
         (f"{_short(account.root)}/definitions.py", "change a feature, then:"),
         (f"{here} plan", "what an apply would change"),
-        (f"{here} down", "stop everything; the data stays"),
+        (f"{here} down", "stop everything; the data stays (make down does it too)"),
     ):
         console.print(f"  {line:<48} {why}")
+    question = json.dumps({"feature_service": account.service, "entities": {k: [v] for k, v in account.asked.items()}})
+    console.print(f"  curl -s {account.server}/get-online-features -d '{question}'", markup=False)
 
 
 def _cell(value: object) -> str:

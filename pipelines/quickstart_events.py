@@ -19,7 +19,7 @@ from pipelines.produce import EventFile
 
 LIVE_EVENTS = 200
 TIME, CUSTOMER = "invoice_ts", "customer_id"
-DAY = 86_400_000_000
+DAY, SECOND = 86_400_000_000, 1_000_000
 CHURN = 7 * DAY
 """Who buys nothing for so long after a purchase is taken for lost."""
 
@@ -84,6 +84,7 @@ def live_records(replay: Replay, source: Source) -> list[tuple[bytes | None, byt
 def write_spine(replay: Replay, path: Path, rows: int) -> Spine:
     """Draw purchases evenly over all events, and label each: was the customer lost (see CHURN)?
 
+    Each is asked for a second later, so that what was just bought counts: a window is open at its end.
     Only purchases whose label the events can tell are drawn; where they cover less than that time, any
     purchase is, and the labels are null.
     """
@@ -96,7 +97,7 @@ def write_spine(replay: Replay, path: Path, rows: int) -> Spine:
     labels = _churned(times, customers, drawn) if len(told) else pa.nulls(len(drawn), pa.bool_())
     columns: dict[str, Any] = {
         CUSTOMER: customers[drawn],
-        "event_timestamp": pa.array(times[drawn]).cast(pa.timestamp("us", "UTC")),
+        "event_timestamp": pa.array(times[drawn] + SECOND).cast(pa.timestamp("us", "UTC")),
         "churned": labels,
     }
     pq.write_table(pa.table(columns), path)

@@ -1,15 +1,25 @@
-"""What README says can be typed: its make targets exist, its commands and their options are real."""
+"""What README says can be typed, and is typed here: its make targets exist, and its four uses run from top to bottom."""
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
+from urllib.request import urlopen
 
+import pandas as pd
 import pytest
 from click.testing import CliRunner
 
 from headwater.cli import COMMANDS, cli
+from headwater.embedded.processes import free_port
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 
@@ -52,3 +62,73 @@ def test_every_headwater_command_in_readme_exists_with_its_options():
 @pytest.mark.parametrize("target", ["quickstart", "test", "lint", "bench", "help", "soak"])
 def test_make_has_the_target_and_help_lists_it(target):
     assert re.search(rf"^{target}:.*## ", (CHECKOUT / "Makefile").read_text(), re.MULTILINE)
+
+
+class Typist:
+    """Types README's blocks in a folder that holds the shop's repository, as a person would in the checkout."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self._sessions = folder, []
+        self.ports = {"6566": str(free_port()), "8600": str(free_port())}
+        self._environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+
+    def type(self, language: str, block: str) -> str:
+        """What a block printed; fails where it failed."""
+        for usual, free in self.ports.items():
+            block = block.replace(usual, free)
+        command = ["bash", "-euo", "pipefail", "-c", block] if language == "sh" else [sys.executable, "-c", block]
+        out = self.folder / f"out{len(self._sessions)}.txt"
+        with out.open("w") as file:
+            # A session of its own: what a block leaves running is ended with it.
+            process = subprocess.Popen(
+                command, cwd=self.folder, env=self._environment, stdout=file, stderr=file, start_new_session=True
+            )
+            self._sessions.append(process.pid)
+            code = process.wait(timeout=300)
+        said = out.read_text()
+        assert code == 0, f"{block}\n{said}"
+        return said
+
+    def close(self) -> None:
+        for session in self._sessions:
+            try:
+                os.killpg(session, signal.SIGTERM)
+            except ProcessLookupError:
+                continue
+
+
+@pytest.fixture
+def typist(tmp_path: Path, headwater_cli) -> Iterator[Typist]:
+    if shutil.which("curl") is None:
+        pytest.fail("README shows curl: install the package curl.")
+    root = tmp_path / "feature_repo"
+    shutil.copytree(CHECKOUT / "feature_repo", root, ignore=shutil.ignore_patterns(".headwater*"))
+    typist = Typist(tmp_path)
+    yield typist
+    typist.close()
+    headwater_cli("down", repo=root)
+
+
+@pytest.mark.kafka
+@pytest.mark.redis
+@pytest.mark.timeout(900)
+def test_the_four_uses_run_as_they_stand(typist: Typist) -> None:
+    uses = (CHECKOUT / "README.md").read_text().split("## Register")[1].split("## Measured")[0]
+    said = [
+        typist.type(language, block) for language, block in re.findall(r"```(sh|python)\n(.*?)```", uses, re.DOTALL)
+    ]
+    assert len(said) >= 9
+    everything = "\n".join(said)
+    assert "customer_spend                    PRESENT" in everything
+    assert "✓ customer_spend: receipts" in everything
+    training = pd.read_parquet(typist.folder / "training.parquet")
+    assert list(training["customer_id"]) == [17841, 14911]
+    assert training["customer_spend__count_30d"].gt(0).all()
+    deadline, page = time.monotonic() + 60, ""
+    while "customer_spend" not in page:
+        assert time.monotonic() < deadline, "the catalog does not show its views"
+        try:
+            with urlopen(f"http://127.0.0.1:{typist.ports['8600']}/", timeout=20) as answer:
+                page = answer.read().decode()
+        except OSError:
+            time.sleep(0.2)

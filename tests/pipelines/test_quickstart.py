@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -25,7 +26,9 @@ def shop(tmp_path, headwater_cli):
     root = tmp_path / "shop"
     shutil.copytree(CHECKOUT / "feature_repo", root, ignore=shutil.ignore_patterns(".headwater*", "data"))
     sample = pq.read_table(CHECKOUT / "feature_repo" / "data" / "online_retail_sample.parquet")
-    pq.write_table(sample.slice(sample.num_rows - 3_000), tmp_path / "events.parquet")
+    # Spread over all its weeks: the training set looks back further than any few thousand in a row.
+    spread = list(range(0, sample.num_rows, sample.num_rows // 3_000))[:3_000]
+    pq.write_table(sample.take(spread), tmp_path / "events.parquet")
     yield root
     headwater_cli("down", repo=root)
 
@@ -54,6 +57,13 @@ def test_quickstart_goes_the_whole_way_and_a_second_run_starts_clean(shop, headw
         equal, compared = re.search(rf"{view}: ([\d,]+) of ([\d,]+) rows compared are equal", told).groups()
         assert equal == compared != "0"
     assert "receipt of customer_spend" in told
+    training = pq.read_table(shop / ".headwater" / "quickstart" / "training.parquet")
+    for column in ("customer_spend__count_30d", "customer_profile__frequency"):
+        assert any(training[column].to_pylist()), f"{column} is empty in the training set"
+    assert set(training["churned"].to_pylist()) == {True, False}
+    address, question = re.search(r"curl -s (\S+) -d '(.+)'", told).groups()
+    with urlopen(address, question.encode(), timeout=10) as answer:
+        assert json.load(answer)["results"]
     catalog = re.search(r"The catalog +(http://\S+)", told).group(1)
     with urlopen(catalog, timeout=10) as page:
         assert "customer_spend" in page.read().decode()
