@@ -140,6 +140,8 @@ def append_rows(table: TablePath, rows: pa.Table) -> None:
     try:
         write_deltalake(handle, rows, mode="append", schema_mode="merge", commit_properties=RETRIES)
     except DeltaError as error:
-        raise LakeDamaged(f"Table {table.name!r} of the lake ({table.uri}) takes no rows: {first_line(error)}") from error
+        raise LakeDamaged(
+            f"Table {table.name!r} of the lake ({table.uri}) takes no rows: {first_line(error)}"
+        ) from error
     except OSError as error:
         raise Unreachable(f"The lake's table {table.name!r} cannot be written: {error}") from error

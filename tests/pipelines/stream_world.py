@@ -6,9 +6,11 @@ import json
 import random
 import subprocess
 import sys
+import threading
 import time
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -225,6 +227,18 @@ class World:
         worker.run(until=lambda: caught_up() or time.monotonic() > deadline)
         assert time.monotonic() < deadline, f"{caught_up.remaining} events are left"
         return worker
+
+    @contextmanager
+    def running_worker(self, worker: Worker | None = None) -> Iterator[Worker]:
+        """Within, a worker runs in a thread of this process."""
+        worker = worker or self.worker()
+        thread = threading.Thread(target=worker.run)
+        thread.start()
+        try:
+            yield worker
+        finally:
+            worker.stop()
+            thread.join()
 
     def start_worker(self, batch: int = 200, before: str = "") -> subprocess.Popen[str]:
         """A worker in a process of its own, which may be killed; `before` is code that it runs first."""

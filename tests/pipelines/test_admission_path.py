@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import threading
 import time
 
 import msgspec
@@ -153,10 +152,7 @@ def test_a_position_waits_until_the_broker_has_the_dead_letters(
     while topic_facts(world.kafka, [name]):
         time.sleep(0.02)
     world.produce([*random_events(5), b"{", *random_events(5, seed=2)])
-    with caplog.at_level(logging.WARNING, "headwater.stream"):
-        worker = world.worker()
-        thread = threading.Thread(target=worker.run)
-        thread.start()
+    with caplog.at_level(logging.WARNING, "headwater.stream"), world.running_worker():
         while not caplog.records:
             time.sleep(0.05)
         time.sleep(1)
@@ -166,8 +162,6 @@ def test_a_position_waits_until_the_broker_has_the_dead_letters(
         [done] = world.admin.create_topics([NewTopic(name, 1, 1)]).values()
         done.result(20)
         world.wait_until_caught_up()
-        worker.stop()
-        thread.join()
     said = [r.getMessage() for r in caplog.records]
     assert len(said) == 1, said
     assert f"Dead letters of topic '{world.topic}' were not taken by '{name}'" in said[0]

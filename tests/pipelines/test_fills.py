@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from contextlib import contextmanager
 
 import msgspec
 import pytest
@@ -73,18 +72,6 @@ def run(world: World, lake: Lake, view: str = "spend"):
 def read(world: World, name: str, customer: int = 1):
     with Client(redis=world.redis_url, project=world.project) as client:
         return client.get([name], entities={"customer": [customer]})
-
-
-@contextmanager
-def running_worker(world: World):
-    worker = world.worker()
-    thread = threading.Thread(target=worker.run)
-    thread.start()
-    try:
-        yield worker
-    finally:
-        worker.stop()
-        thread.join()
 
 
 def wait_for(condition, what: str) -> None:
@@ -352,7 +339,7 @@ def test_a_position_lost_under_a_running_worker_puts_the_view_back_to_filling(
     world: World, lake: Lake, caplog: pytest.LogCaptureFixture, lost: list[int]
 ) -> None:
     old = fill_of(world)
-    with caplog.at_level(logging.WARNING, "headwater.stream"), running_worker(world):
+    with caplog.at_level(logging.WARNING, "headwater.stream"), world.running_worker():
         world.wait_until_caught_up()
         before = world.rows()
         world.connection.command("DEL", *(position_key(world.project, "spend", old, p) for p in lost))
@@ -373,7 +360,7 @@ def test_a_position_lost_under_a_running_worker_puts_the_view_back_to_filling(
 def test_an_emptied_redis_waits_for_apply_which_publishes_though_nothing_changed(
     world: World, lake: Lake, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with caplog.at_level(logging.WARNING, "headwater.stream"), running_worker(world):
+    with caplog.at_level(logging.WARNING, "headwater.stream"), world.running_worker():
         world.wait_until_caught_up()
         keys = [k for some in scan_rows(world.connection, b"hw:") for k in some if world.project.encode() in k]
         world.connection.command("DEL", *keys)

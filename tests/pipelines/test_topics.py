@@ -148,14 +148,11 @@ def test_retention_under_a_running_worker_is_no_skip_either(world: World, tmp_pa
             cut_log(world, 2, 90)
 
     worker._verify_topics = verify_then_cut  # type: ignore[method-assign]
-    thread = threading.Thread(target=worker.run)
-    thread.start()
-    deadline = time.monotonic() + 30
-    while "spend" not in world.published().filling:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    worker.stop()
-    thread.join()
+    with world.running_worker(worker):
+        deadline = time.monotonic() + 30
+        while "spend" not in world.published().filling:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
     assert world.published().active["spend"].fill == fill.fill
     assert world.connection.command("GET", f"hw:pos:{world.project}:spend:{fill.fill}:2") == b"50"
 
