@@ -11,6 +11,7 @@ The hierarchy, and the exit code that the command line gives each::
     ├── LakeDamaged                    1   a table of the lake cannot be read as it was written
     ├── ReadError                      1   a value that cannot be given: past its type, a damaged row
     │   └── Unavailable                1   no plan, or a view that is not filled yet: may be there later
+    ├── SparkFailed                    1   Spark failed, again and again (pipelines/spark_failures.py)
     ├── CommandError                   1   Redis answered a command with an error (online/connection.py)
     ├── UsageError                     2   wrong use of a command or a function
     │   ├── UnknownName                2   a view, feature or service that the plan does not have

@@ -10,6 +10,11 @@ from headwater import errors
 from headwater.errors import HeadwaterError, KafkaUnreachable
 from pipelines.micro_batches import BeforeLogStart
 
+
+class SparkFailed(HeadwaterError):
+    """Something failed in Spark that is none of our errors: a worker process that died, or a fault in the job."""
+
+
 _OURS = re.compile(r"^(?:headwater\.errors|pipelines\.micro_batches)\.(\w+): (.*)$", re.MULTILINE)
 _AWAY = re.compile(r"org\.apache\.kafka\.common\.errors\.(?:Timeout|Disconnect|Network)Exception: (.*)")
 _LOST = "Some data may have been lost"
@@ -30,7 +35,8 @@ def failures_named() -> Iterator[None]:
 def failure_in(text: str) -> Exception:
     """The error that ended something in Spark: it arrives as text, tracebacks of Python workers included.
 
-    Ours are known by name. Two of Spark's own connector are, too (from its source; that path is not tested).
+    Ours are known by name. Two of Spark's own connector are, too (from its source; that path is not tested). What
+    is not known is a `SparkFailed`.
     """
     ours = _OURS.findall(text)
     if ours:
@@ -44,4 +50,4 @@ def failure_in(text: str) -> Exception:
         return BeforeLogStart("a topic", 0)
     if away := _AWAY.search(text):
         return KafkaUnreachable(f"Kafka did not answer: {away[1]}.")
-    return HeadwaterError(f"Spark failed: {text.strip().splitlines()[0] if text.strip() else 'it is gone'}")
+    return SparkFailed(f"Spark failed: {text.strip().splitlines()[0] if text.strip() else 'it is gone'}")

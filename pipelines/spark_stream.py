@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -24,11 +25,14 @@ from pipelines.micro_batches import TopicBatch
 from pipelines.partial_feeds import PartialFeed
 from pipelines.partial_rows import ViewWork, Work
 from pipelines.spark_batches import LentBatch, LentBatches
+from pipelines.spark_failures import SparkFailed
 from pipelines.worker import SourceFeeds, Worker, WorkerSettings, stream_group
 
 BATCH = 200_000
 """Most events of a micro-batch, unless told: large, since one costs Spark much whatever is in it."""
 _OLDEST = (4, 2)
+_MANY_FAILURES = 3
+_log = logging.getLogger("headwater.stream")
 
 
 class SparkWorker(Worker):
@@ -51,12 +55,24 @@ class SparkWorker(Worker):
         super().__init__(redis_url, kafka, project, settings, schema_registry)
         self._session, self._owns_session = session, owns_session
         self._registry = dict(schema_registry or {})
+        self._failures = 0
 
     def close(self) -> None:
         """Stop the queries, leave the servers."""
         super().close()
         if self._owns_session:
             self._session.stop()
+
+    def _turn(self) -> None:
+        """Spark tries a task again; where all of it failed, begin again at the positions, unless nothing gets through."""
+        try:
+            super()._turn()
+        except SparkFailed as failure:
+            self._failures += 1
+            if self._failures == _MANY_FAILURES:
+                raise
+            _log.warning("%s Beginning again at the positions.", failure)
+            self._hold()
 
     def _open_batches(self, topics: list[str]) -> LentBatches:
         group, most = stream_group(self.project), self.settings.batch
@@ -86,6 +102,7 @@ class SparkWorker(Worker):
         for i, feed in enumerate(feeds):
             # 5, 6.
             feed.merge([part.views[i] for part in parts], nexts)
+        self._failures = 0
         records = np.concatenate([part.records for part in parts])
         self.events += int(records.sum())
         for feed in feeds:
