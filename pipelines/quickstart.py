@@ -47,11 +47,11 @@ def run(root: Path, data: Path) -> Account:
     repository = load_repository(root)
     replay = split_for_replay(data, work, time.time())
     command(root, "produce", SOURCE, replay.bulk)
+    sink = start(root, "sink", "sink")
     stream(repository, replay.bulk_rows, account)
     live(repository, replay, account)
     server, catalog = serve(root, "server", "serve", SERVER_PORT), serve(root, "catalog", "catalog", CATALOG_PORT)
-    command(root, "sink", "--until-caught-up")
-    start(root, "sink", "sink")
+    wait_for_lake(repository, sink)
     command(root, "materialize", BATCH_VIEW, "--as-of", utc(SNAPSHOT_DAYS), "--as-of", utc(0))
     spine = write_spine(replay, work / "spine.parquet", SPINE_ROWS)
     account.training = work / "training.parquet"
@@ -111,6 +111,19 @@ def live(repository: Repository, replay: Replay, account: Account) -> None:
         records = live_records(replay, published.plan.source(SOURCE))
         account.freshness = probe.measure(records, EVENTS_A_SECOND_LIVE)
         account.events += len(records)
+
+
+def wait_for_lake(repository: Repository, sink: ProcessRecord) -> None:
+    """Wait until the lake holds every event that the topic has now."""
+    from headwater.lake import Lake
+    from pipelines.sink import LakeCaughtUp
+
+    say("Waiting for the lake to hold every event ...")
+    caught_up = LakeCaughtUp(repository.need_kafka(), Lake(repository.lake), [SOURCE])
+    while not caught_up():
+        if not is_alive(sink):
+            raise Unreachable(f"The sink ended. The end of {sink.log}:\n{tail(Path(sink.log))}")
+        time.sleep(0.1)
 
 
 @dataclass(frozen=True)
