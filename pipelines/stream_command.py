@@ -15,8 +15,9 @@ from headwater.online.connection import Connection
 from headwater.online.plan_store import load_published
 from headwater.online.topic_facts import topic_facts
 from headwater.repository import Repository
+from pipelines.caught_up import CaughtUp
 from pipelines.foreground import log_to_stderr, stopped_by_signals
-from pipelines.worker import CaughtUp, Worker, WorkerSettings
+from pipelines.worker import Worker, WorkerSettings
 
 MOST = 50_000
 """Events that a batch of one process may have."""

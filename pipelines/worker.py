@@ -20,21 +20,22 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from headwater.errors import HeadwaterError, KafkaUnreachable, RegistryUnreachable, TopicChanged, Unreachable
+from headwater.errors import KafkaUnreachable, RegistryUnreachable, TopicChanged, Unreachable
 from headwater.events.admission import DEAD_LETTER, Admission
 from headwater.events.schemas import Schemas
 from headwater.online.connection import Connection, readiness_warnings
 from headwater.online.freshness import FreshnessWriter
 from headwater.online.keys import plan_id_key, probe_key
 from headwater.online.plan_store import load_fill, load_published, read_positions, refill, source_of, switch
-from headwater.online.published import Active, Fill, Filling, PublishedPlan
-from headwater.online.topic_facts import TopicFacts, topic_facts
+from headwater.online.published import Fill, PublishedPlan, stream_fills
+from headwater.online.topic_facts import topic_facts
 from headwater.plans.plan import StreamView
 from pipelines.dead_letters import DeadLetters
 from pipelines.feeds import PositionsLost, Refused, ViewFeed
 from pipelines.lag_alarms import LagAlarms
 from pipelines.micro_batches import Batches, BeforeLogStart, MicroBatches, Place, TopicBatch
 from pipelines.outages import SCHEMA_REGISTRY, Outages
+from pipelines.topic_checks import misfit_of, waits_anew
 from pipelines.topic_watch import TopicWatch
 
 _log = logging.getLogger("headwater.stream")
@@ -281,7 +282,7 @@ class Worker:
 
     def _sources_of(self, plan: PublishedPlan) -> dict[str, SourceFeeds]:
         found: dict[str, SourceFeeds] = {}
-        for view, fill_id in fills_of(plan):
+        for view, fill_id in stream_fills(plan):
             fill = load_fill(self.connection, self.project, view.name, fill_id)
             source = source_of(plan, view)
             # No worker touches a fill without positions (stream.md, 6).
@@ -306,37 +307,17 @@ class Worker:
             self._outages.back("Kafka", asked)
         for topic, source in sources.items():
             for feed in list(source.feeds):
-                if not self._verified(plan, topic, facts.get(topic), feed):
-                    source.feeds.remove(feed)
-
-    def _verified(self, plan: PublishedPlan | None, topic: str, facts: TopicFacts | None, feed: ViewFeed) -> bool:
-        name = feed.view.name
-        if facts is None or facts.id != feed.fill.topic_id:
-            waiting = plan.filling.get(name) if plan else None
-            if waiting is not None and waiting.fill != feed.fill.id:
-                self._say_once(f"View {name!r}: its topic {topic!r} was made anew. 'headwater backfill {name}' is due.")
-                return False
-            raise TopicChanged(
-                f"Topic {topic!r} is not the one that view {name!r} was filled from (recorded id "
-                f"{feed.fill.topic_id}, now {facts.id if facts else 'none'}): it was deleted"
-                f"{' and made anew' if facts else ''}. Run 'headwater apply' to begin new fills."
-            )
-        positions = read_positions(self.connection, self.project, feed.fill, facts.partitions)
-        past = {p: o for p, o in positions.items() if o > facts.ends[p]}
-        if past:
-            raise TopicChanged(
-                f"View {name!r} is at {past} (partition: offset) of topic {topic!r}, which ends at "
-                f"{ ({p: facts.ends[p] for p in past}) }: the broker lost events, or this is another topic. "
-                f"Run 'headwater apply' after making sure of the topic."
-            )
-        before = {p: o for p, o in positions.items() if o < facts.starts[p]}
-        if before:
-            self._lost(
-                name, feed.fill.id,
-                f"its positions {before} (partition: offset) in topic {topic!r} lie before the log's start "
-                f"{ ({p: facts.starts[p] for p in before}) }: retention took events before they were read",
-            )  # fmt: skip
-        return not before
+                waits = plan is not None and waits_anew(plan, feed.view.name, feed.fill)
+                misfit = misfit_of(
+                    self.connection, self.project, feed.view.name, feed.fill, facts.get(topic), waits=waits
+                )
+                if misfit is None:
+                    continue
+                source.feeds.remove(feed)
+                if misfit.lost:
+                    self._lost(feed.view.name, feed.fill.id, misfit.reason)
+                else:
+                    self._say_once(misfit.reason)
 
     # ---- positions
 
@@ -442,56 +423,3 @@ class Worker:
 def stream_group(project: str) -> str:
     """The consumer group of a project's workers; its offsets in Kafka are for monitors."""
     return f"headwater-stream-{project}"
-
-
-class CaughtUp:
-    """Says when the positions of all partitions, whoever owns them, have reached the ends read at the start."""
-
-    def __init__(self, redis_url: str, kafka: Mapping[str, str], project: str) -> None:
-        self._project, self._kafka = project, dict(kafka)
-        self._connection = Connection(redis_url)
-        self._facts: dict[str, TopicFacts] | None = None
-        self._asked = 0.0
-        self.remaining = self.total = 0
-
-    def __call__(self) -> bool:
-        if time.monotonic() - self._asked < 0.2:
-            return False
-        self._asked = time.monotonic()
-        try:
-            if not self._connection.connected:
-                self._connection.reconnect()
-            return self._reached()
-        except Unreachable:
-            return False
-
-    def _reached(self) -> bool:
-        plan = load_published(self._connection, self._project)
-        if plan is None:
-            raise HeadwaterError(f"Project {self._project!r} has no plan in Redis. Publish one with 'headwater apply'.")
-        sources = [(view, fill_id, source_of(plan, view)) for view, fill_id in fills_of(plan)]
-        if self._facts is None:
-            self._facts = topic_facts(self._kafka, {source.topic for _, _, source in sources if source is not None})
-        behind = 0
-        for view, fill_id, source in sources:
-            if source is not None and source.topic in self._facts:
-                fill = load_fill(self._connection, self._project, view.name, fill_id)
-                behind += self._behind(fill, self._facts[source.topic])
-        self.total = max(self.total, behind)
-        self.remaining = behind
-        return behind == 0
-
-    def _behind(self, fill: Fill | None, topic: TopicFacts) -> int:
-        """Events that the fill still lacks; none for one that no worker can feed: it waits for a backfill."""
-        if fill is None or fill.topic_id != topic.id:
-            return 0
-        positions = read_positions(self._connection, self._project, fill, topic.partitions)
-        if not positions or any(at < topic.starts[p] for p, at in positions.items()):
-            return 0
-        return sum(max(0, end - positions.get(p, 0)) for p, end in topic.ends.items())
-
-
-def fills_of(plan: PublishedPlan) -> list[tuple[StreamView, str]]:
-    """The windowed views of a plan with their fills: those that are read, then those that are being filled."""
-    fills: list[Active | Filling] = [*plan.active.values(), *plan.filling.values()]
-    return [(f.definition, f.fill) for f in fills if isinstance(f.definition, StreamView)]

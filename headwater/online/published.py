@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import msgspec
 
-from headwater.plans.plan import Plan, View
+from headwater.plans.plan import Plan, StreamView, View
 
 
 class Active(msgspec.Struct, frozen=True):
@@ -44,3 +44,9 @@ class Fill(msgspec.Struct, frozen=True):
     partitions: int
     state: str
     retention_ms: int = 604_800_000
+
+
+def stream_fills(plan: PublishedPlan) -> list[tuple[StreamView, str]]:
+    """The windowed views of a plan with their fills: those that are read, then those that are being filled."""
+    fills: list[Active | Filling] = [*plan.active.values(), *plan.filling.values()]
+    return [(f.definition, f.fill) for f in fills if isinstance(f.definition, StreamView)]

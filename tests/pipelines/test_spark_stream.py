@@ -21,6 +21,7 @@ from headwater.errors import HeadwaterError, KafkaUnreachable, MissingExtra, Top
 from headwater.online.connection import Connection
 from headwater.repository import load_repository
 from pipelines import spark_batches
+from pipelines.caught_up import CaughtUp
 from pipelines.dead_letters import read_dead_letters
 from pipelines.micro_batches import BeforeLogStart
 from pipelines.outages import Outages
@@ -30,7 +31,7 @@ from pipelines.spark_batches import LentBatch, LentBatches, java_settings
 from pipelines.spark_failures import SparkFailed, failure_in
 from pipelines.spark_kafka_source import KafkaReader, Range, limited
 from pipelines.spark_stream import SparkWorker, start_spark_worker
-from pipelines.worker import CaughtUp, WorkerSettings
+from pipelines.worker import WorkerSettings
 from tests.history.log_factory import HOUR, MINUTE, make_feature
 from tests.pipelines.stream_world import (
     CHECKOUT,
