@@ -117,7 +117,7 @@ class _Writer:
         elif isinstance(component, ValueCounts):
             # One array holds values of one type.
             kind = "int64" if component.dtype == "timestamp" else component.dtype
-            self._count(name, kind, self._plain(component.column), holds, component.limit)
+            self._count(name, kind, self._plain(component.column), holds, component.most)
         elif isinstance(component, Buckets):
             number = _bucket(self._scaled(component.column, component.scale))
             self._count(name, "int64", number, holds, 1 << BITS)
@@ -185,7 +185,7 @@ class _Writer:
                 return _filtered(f"COUNT(DISTINCT {self._plain(component.column)})", holds)
             case LastN():
                 place = f"STRUCT(_t AS t, _p AS p, _o AS o, {self._plain(component.column)} AS v)"
-                newest = f"MAX_BY({place}, STRUCT(_t, _p, _o), {component.n})"
+                newest = f"MAX_BY({place}, STRUCT(_t, _p, _o), {component.most})"
                 return _filtered(newest, [*holds, f"{_q(component.column)} IS NOT NULL"])
             case Latest():
                 value = self._plain(component.column)

@@ -61,6 +61,12 @@ class Runs:
             mask = valid if mask is None else mask & valid
         return mask
 
+    def counted(self, where: Expr | None, column: Column) -> tuple[Ints, Ints]:
+        """The sorted events that count, as positions in `order`, and the run that each lies in."""
+        mask = self.mask(where, column)
+        position = np.arange(len(self.order)) if mask is None else np.flatnonzero(mask)
+        return position, np.searchsorted(self.starts, position, "right") - 1
+
     def column(self, name: str) -> Column:
         """A column of the events, unsorted."""
         return self.selected.columns[name]

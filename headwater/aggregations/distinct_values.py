@@ -10,45 +10,34 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import ClassVar
 
 import numpy as np
 
 from headwater.aggregations.components import Ints, Runs, States, Timed, as_bytes
 from headwater.aggregations.numbers import to_ordered
-from headwater.aggregations.records import Records, merged, pack, ranks, unpack
+from headwater.aggregations.recorded import Recorded, packed_states
+from headwater.aggregations.records import Records, merged, ranks, unpack
 from headwater.columns import Column, codes_of
-from headwater.dtypes import FIXED, Dtype
-from headwater.expressions.syntax import Expr
+from headwater.dtypes import FIXED
 
 
 @dataclass(frozen=True)
-class DistinctValues(Timed):
-    """1 word that stands for packed records (records.py), by rising values, None while there is no value.
+class DistinctValues(Recorded, Timed):
+    """Records by rising values; `most` is the limit.
 
     A record is the time at which the value was seen last, and the value as an integer that sorts alike; of strings
     and bytes the first 16 bytes of their SHA-256 as two signed integers.
     """
 
-    column: str
-    dtype: Dtype
-    limit: int
-    where: Expr | None = None
-    width: ClassVar[int] = 1
-    variable: ClassVar[bool] = True
-    empty: ClassVar[tuple[int, ...]] = (0,)
-
     @property
     def record_width(self) -> int:
         """Words a record."""
-        return 2 if self.dtype in FIXED else 3
+        return 2 if self.fixed else 3
 
     def reduce(self, runs: Runs) -> States:
         """The values of each run, each with its last time."""
         column = runs.column(self.column)
-        mask = runs.mask(self.where, column)
-        position = np.arange(len(runs.order)) if mask is None else np.flatnonzero(mask)
-        run = np.searchsorted(runs.starts, position, "right") - 1
+        position, run = runs.counted(self.where, column)
         at = runs.order[position]
         keys: Ints = runs.remember(("identities", self.column), lambda: identities(column))[at]
         # Events of a run rise in time and the sort is stable, so the last of equal values is the newest.
@@ -57,7 +46,7 @@ class DistinctValues(Timed):
         last = np.ones(len(run), np.bool_)
         last[:-1] = (run[1:] != run[:-1]) | (keys[1:] != keys[:-1]).any(axis=1)
         words = np.concatenate([time[last][:, None], keys[last]], axis=1)
-        return self._packed(self._bounded(Records(run[last], words)), len(runs.starts))
+        return packed_states(self._bounded(Records(run[last], words)), len(runs.starts))
 
     def merge_runs(self, states: States, starts: Ints) -> States:
         """The values of each run of states."""
@@ -67,7 +56,7 @@ class DistinctValues(Timed):
         run, words = run[order], records.words[order]
         last = np.ones(len(run), np.bool_)
         last[:-1] = (run[1:] != run[:-1]) | (words[1:, 1:] != words[:-1, 1:]).any(axis=1)
-        return self._packed(self._bounded(Records(run[last], words[last])), len(starts))
+        return packed_states(self._bounded(Records(run[last], words[last])), len(starts))
 
     def merge(self, old: States, new: States, since: Ints | None = None) -> States:
         """The values of both; without those last seen before `since` (int64 microseconds a state), where given."""
@@ -76,12 +65,12 @@ class DistinctValues(Timed):
         records = merged(self._records(old), self._records(new), n, keys, 0, np.maximum)
         if since is not None:
             records = records.take(records.words[:, 0] >= since[records.row])
-        return self._packed(self._bounded(records), n)
+        return packed_states(self._bounded(records), n)
 
     def within(self, states: States, since: Ints) -> States:
         """The values seen in a window that begins at `since`."""
         records = self._records(states)
-        return self._packed(records.take(records.words[:, 0] >= since[records.row]), len(states.words))
+        return packed_states(records.take(records.words[:, 0] >= since[records.row]), len(states.words))
 
     def counts(self, states: States) -> Column:
         """How many values each state holds."""
@@ -91,19 +80,16 @@ class DistinctValues(Timed):
 
     def state_of(self, counts: Ints) -> States:
         """States of so many values, whichever they are: what a SQL engine counted."""
-        row = np.repeat(np.arange(len(counts)), np.minimum(counts, self.limit))
-        return self._packed(Records(row, np.zeros((len(row), self.record_width), np.int64)), len(counts))
+        row = np.repeat(np.arange(len(counts)), np.minimum(counts, self.most))
+        return packed_states(Records(row, np.zeros((len(row), self.record_width), np.int64)), len(counts))
 
     def _records(self, states: States) -> Records:
         assert states.objects is not None
         return unpack(states.objects, self.record_width)
 
-    def _packed(self, records: Records, n: int) -> States:
-        return States(np.zeros((n, 1), np.int64), pack(records, n))
-
     def _bounded(self, records: Records) -> Records:
         """The `limit` values of each state that were seen last; of those seen at one time the lesser ones."""
-        many = np.bincount(records.row) > self.limit
+        many = np.bincount(records.row) > self.most
         if not many.any():
             return records
         spots = np.flatnonzero(many[records.row])
@@ -111,7 +97,7 @@ class DistinctValues(Timed):
         # Values rise, and the sort is stable.
         order = np.lexsort((~found.words[:, 0], found.row))
         keep = np.ones(len(records), np.bool_)
-        keep[spots[order]] = ranks(found.row) < self.limit
+        keep[spots[order]] = ranks(found.row) < self.most
         return records.take(keep)
 
 

@@ -9,79 +9,64 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headwater.aggregations.components import Ints, Runs, States, Timed, as_bytes, from_bytes, objects_of
 from headwater.aggregations.numbers import from_ordered, to_ordered
-from headwater.aggregations.records import Records, pack, ranks, unpack
+from headwater.aggregations.recorded import Recorded, packed_states
+from headwater.aggregations.records import Records, ranks, unpack
 from headwater.columns import Column
-from headwater.dtypes import FIXED, Dtype, list_of
-from headwater.expressions.syntax import Expr
+from headwater.dtypes import list_of
 
 _WIDTH = 4
 
 
 @dataclass(frozen=True)
-class LastN(Timed):
-    """1 word that stands for packed records (records.py), newest first, None while there is no value.
+class LastN(Recorded, Timed):
+    """Records newest first; `most` is n.
 
     A record is event time, partition, offset, and the value as an integer that sorts alike; for strings and bytes
     the value's length, and the value behind the records.
     """
 
-    column: str
-    dtype: Dtype
-    n: int
-    where: Expr | None = None
-    width: ClassVar[int] = 1
-    variable: ClassVar[bool] = True
-    empty: ClassVar[tuple[int, ...]] = (0,)
-
-    @property
-    def valued(self) -> bool:
-        """Whether values lie behind the records."""
-        return self.dtype not in FIXED
-
     def reduce(self, runs: Runs) -> States:
         """The newest n values of each run."""
         column = runs.column(self.column)
-        mask = runs.mask(self.where, column)
-        position = np.arange(len(runs.order)) if mask is None else np.flatnonzero(mask)
-        run = np.searchsorted(runs.starts, position, "right") - 1
+        position, run = runs.counted(self.where, column)
         counts = np.bincount(run, minlength=len(runs.starts))
         backwards = (2 * np.cumsum(counts) - counts - 1)[run] - np.arange(len(run))
-        newest = ranks(run) < self.n
+        newest = ranks(run) < self.most
         run, at = run[newest], runs.order[position[backwards[newest]]]
         events, words = runs.selected, np.empty((len(at), _WIDTH), np.int64)
         words[:, 0], words[:, 1], words[:, 2] = events.time[at], events.partition[at], events.offset[at]
         values = column.values[at]
-        if not self.valued:
+        if self.fixed:
             words[:, 3] = to_ordered(values, self.dtype)
-            return self._packed(Records(run, words), len(runs.starts))
+            return packed_states(Records(run, words), len(runs.starts))
         items = [as_bytes(v) for v in values.tolist()]
         words[:, 3] = np.fromiter(map(len, items), np.int64, len(items))
-        return self._packed(Records(run, words, objects_of(items)), len(runs.starts))
+        return packed_states(Records(run, words, objects_of(items)), len(runs.starts))
 
     def merge_runs(self, states: States, starts: Ints) -> States:
         """The newest n of each run."""
         records = self._records(states)
         run = np.searchsorted(starts, records.row, "right") - 1
-        return self._packed(self._newest(Records(run, records.words, records.values)), len(starts))
+        return packed_states(self._newest(Records(run, records.words, records.values)), len(starts))
 
     def merge(self, old: States, new: States, since: Ints | None = None) -> States:
         """The newest n of both; without those before `since` (int64 microseconds a state), where given."""
         records = Records.joined([self._records(new), self._records(old)])
         if since is not None:
             records = records.take(records.words[:, 0] >= since[records.row])
-        return self._packed(self._newest(records), len(new.words))
+        return packed_states(self._newest(records), len(new.words))
 
     def within(self, states: States, since: Ints) -> States:
         """What a window that begins at `since` sees."""
         records = self._records(states)
-        return self._packed(records.take(records.words[:, 0] >= since[records.row]), len(states.words))
+        return packed_states(records.take(records.words[:, 0] >= since[records.row]), len(states.words))
 
     def state_of(self, lists: Sequence[Sequence[tuple[int, int, int, Any]]]) -> States:
         """States of lists of (event time, partition, offset, value), newest first: what a SQL engine returns."""
@@ -89,12 +74,12 @@ class LastN(Timed):
         row = np.repeat(np.arange(len(lists)), [len(items) for items in lists])
         words = np.array([(*item[:3], 0) for item in flat], np.int64).reshape(-1, _WIDTH)
         column = Column.of(self.dtype, [item[3] for item in flat])
-        if not self.valued:
+        if self.fixed:
             words[:, 3] = to_ordered(column.values, self.dtype)
-            return self._packed(Records(row, words), len(lists))
+            return packed_states(Records(row, words), len(lists))
         items = [as_bytes(v) for v in column.values.tolist()]
         words[:, 3] = [len(v) for v in items]
-        return self._packed(Records(row, words, objects_of(items)), len(lists))
+        return packed_states(Records(row, words, objects_of(items)), len(lists))
 
     def values(self, states: States) -> Column:
         """The lists of values that states stand for."""
@@ -109,15 +94,12 @@ class LastN(Timed):
 
     def _records(self, states: States) -> Records:
         assert states.objects is not None
-        return unpack(states.objects, _WIDTH, valued=self.valued)
-
-    def _packed(self, records: Records, n: int) -> States:
-        return States(np.zeros((n, 1), np.int64), pack(records, n))
+        return unpack(states.objects, _WIDTH, valued=not self.fixed)
 
     def _newest(self, records: Records) -> Records:
         """The newest n of each state."""
         records = _newest_first(records)
-        return records.take(ranks(records.row) < self.n)
+        return records.take(ranks(records.row) < self.most)
 
 
 def _newest_first(records: Records) -> Records:

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from headwater.aggregations.components import Ints, Runs, States
 from headwater.aggregations.numbers import LOW
-from headwater.aggregations.records import Records, added, merged, pack, unpack
+from headwater.aggregations.recorded import packed_states
+from headwater.aggregations.records import Records, added, merged, unpack
 from headwater.expressions.syntax import Expr
 
 BITS = 13
@@ -42,9 +43,7 @@ class Buckets:
     def reduce(self, runs: Runs) -> States:
         """The counts of each run."""
         column = runs.scaled(self.column, self.scale)
-        mask = runs.mask(self.where, column)
-        position = np.arange(len(runs.order)) if mask is None else np.flatnonzero(mask)
-        run = np.searchsorted(runs.starts, position, "right") - 1
+        position, run = runs.counted(self.where, column)
         number = buckets_of(column.values[runs.order[position]])
         words = np.stack([number, np.ones(len(run), np.int64)], axis=1)
         return _packed(added(Records(run, words)), len(runs.starts))
@@ -76,7 +75,7 @@ def _records(states: States) -> Records:
 
 def _packed(records: Records, n: int) -> States:
     word = (records.words[:, 0] + OFFSET) << _COUNT_BITS | records.words[:, 1]
-    return States(np.zeros((n, 1), np.int64), pack(Records(records.row, word[:, None]), n))
+    return packed_states(Records(records.row, word[:, None]), n)
 
 
 def buckets_of(values: Ints) -> Ints:

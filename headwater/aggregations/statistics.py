@@ -62,10 +62,6 @@ def components_of(feature: Feature) -> tuple[Component, ...]:
             assert f.column_dtype is not None
             assert f.n is not None
             return (LastN(column, f.column_dtype, f.n, f.where),)
-        case "last_n":
-            assert f.column_dtype is not None
-            assert f.n is not None
-            return (LastN(column, f.column_dtype, f.n, f.where),)
         case "distinct":
             assert f.column_dtype is not None
             assert f.limit is not None

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headwater.aggregations.components import Ints, Runs, States, as_bytes, from_bytes, objects_of
 from headwater.aggregations.numbers import from_ordered, to_ordered
+from headwater.aggregations.recorded import Recorded
 from headwater.aggregations.records import Records, added, merged, pack, ranks, unpack
 from headwater.columns import Column, codes_of
-from headwater.dtypes import FIXED, Dtype, counts_of
-from headwater.expressions.syntax import Expr
+from headwater.dtypes import FIXED, counts_of
 
 MORE = b"\xff" * 8
 """The state of more values than the limit."""
@@ -26,32 +26,17 @@ _VALUE, _COUNT = 0, 1
 
 
 @dataclass(frozen=True)
-class ValueCounts:
-    """1 word that stands for packed records (records.py), by rising values, or MORE; None while there is no value.
+class ValueCounts(Recorded):
+    """Records by rising values, or MORE; `most` is the limit.
 
     A record is the value as an integer that sorts alike, and its count; of strings and bytes the count and the
     value's length, and the value behind the records.
     """
 
-    column: str
-    dtype: Dtype
-    limit: int
-    where: Expr | None = None
-    width: ClassVar[int] = 1
-    variable: ClassVar[bool] = True
-    empty: ClassVar[tuple[int, ...]] = (0,)
-
-    @property
-    def valued(self) -> bool:
-        """Whether values lie behind the records."""
-        return self.dtype not in FIXED
-
     def reduce(self, runs: Runs) -> States:
         """The counts of each run."""
         column = runs.column(self.column)
-        mask = runs.mask(self.where, column)
-        position = np.arange(len(runs.order)) if mask is None else np.flatnonzero(mask)
-        run = np.searchsorted(runs.starts, position, "right") - 1
+        position, run = runs.counted(self.where, column)
         values, texts = runs.remember(("ordered", self.column), lambda: _ordered(column))
         words = np.stack([values[runs.order[position]], np.ones(len(run), np.int64)], axis=1)
         return self._packed(added(Records(run, words)), texts, len(runs.starts))
@@ -98,15 +83,15 @@ class ValueCounts:
         more = np.logical_or.reduce([np.fromiter((p == MORE for p in h.tolist()), np.bool_, len(h)) for h in held])
         if more.any():
             held = [objects_of([None if p == MORE else p for p in h.tolist()]) for h in held]
-        found = [unpack(h, 2, valued=self.valued) for h in held]
-        return (*_numbered(found), more) if self.valued else (found, [], more)
+        found = [unpack(h, 2, valued=not self.fixed) for h in held]
+        return (found, [], more) if self.fixed else (*_numbered(found), more)
 
     def _packed(self, records: Records, texts: list[bytes], n: int, more: NDArray[np.bool_] | None = None) -> States:
-        many = np.bincount(records.row, minlength=n) > self.limit
+        many = np.bincount(records.row, minlength=n) > self.most
         more = many if more is None else many | more
         if more.any():
             records = records.take(~more[records.row])
-        if self.valued:
+        if not self.fixed:
             values = objects_of([texts[v] for v in records.words[:, _VALUE].tolist()])
             lengths = np.fromiter(map(len, values.tolist()), np.int64, len(values))
             records = Records(records.row, np.stack([records.words[:, _COUNT], lengths], axis=1), values)
@@ -115,7 +100,7 @@ class ValueCounts:
         return States(np.zeros((n, 1), np.int64), packed)
 
     def _values(self, values: Ints, texts: list[bytes]) -> list[Any]:
-        if self.valued:
+        if not self.fixed:
             return [from_bytes(texts[v], self.dtype) for v in values.tolist()]
         found: list[Any] = from_ordered(np.ascontiguousarray(values), self.dtype).tolist()
         return found
