@@ -17,7 +17,7 @@ import msgspec
 from headwater.errors import UsageError
 from headwater.events.avro import described, parse_type, parsed_schema
 from headwater.events.avro_types import Number, Record, Type, Union
-from headwater.events.schemas import Schema, Schemas, subject_of
+from headwater.events.schemas import Schemas, schema_to_write
 from headwater.events.timestamps import format_timestamp
 from headwater.plans.plan import Source
 
@@ -52,13 +52,7 @@ class AvroRows:
 
     def __init__(self, source: Source, schemas: Schemas) -> None:
         self._source = source
-        subject = subject_of(source.topic)
-        schema = schemas.latest(subject)
-        if schema is None:
-            schema = Schema(schemas.register(subject, "AVRO", own_schema(source)), "AVRO", own_schema(source))
-        self._place = f"Schema {schema.id} of subject {subject!r}"
-        if schema.kind != "AVRO":
-            raise UsageError(f"{self._place} is {schema.kind}, and source {source.name!r} is in Avro.")
+        schema, self._place = schema_to_write(schemas, source, "AVRO", own_schema)
         self._head = struct.pack(">bI", 0, schema.id)
         try:
             top, (self._parsed, _) = parse_type(schema), parsed_schema(schema, defaults=True)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from headwater.errors import UsageError
 from headwater.events.protobuf import described, is_repeated
 from headwater.events.protobuf_files import message_class, parsed_file
-from headwater.events.schemas import Schema, Schemas, subject_of
+from headwater.events.schemas import Schemas, schema_to_write
 from headwater.events.timestamps import format_timestamp
 from headwater.plans.plan import Source
 
@@ -60,13 +60,7 @@ class ProtobufRows:
 
     def __init__(self, source: Source, schemas: Schemas) -> None:
         self._source = source
-        subject = subject_of(source.topic)
-        schema = schemas.latest(subject)
-        if schema is None:
-            schema = Schema(schemas.register(subject, "PROTOBUF", own_schema(source)), "PROTOBUF", own_schema(source))
-        self._place = f"Schema {schema.id} of subject {subject!r}"
-        if schema.kind != "PROTOBUF":
-            raise UsageError(f"{self._place} is {schema.kind}, and source {source.name!r} is in Protobuf.")
+        schema, self._place = schema_to_write(schemas, source, "PROTOBUF", own_schema)
         # Which message: of all paths, that of the first one is written as a single 0.
         self._head = struct.pack(">bI", 0, schema.id) + b"\0"
         try:

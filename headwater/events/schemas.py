@@ -11,13 +11,14 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import Any, NoReturn
 
 import msgspec
 
 from headwater.errors import MissingExtra, RegistryUnreachable, UsageError
+from headwater.plans.plan import Source
 
 NO_SCHEMA = 40403
 NO_SUBJECT = 40401
@@ -185,6 +186,24 @@ def _typed(settings: Mapping[str, str]) -> dict[str, Any]:
 def subject_of(topic: str) -> str:
     """The subject of a topic's values, by Confluent's usual naming."""
     return f"{topic}-value"
+
+
+def schema_to_write(schemas: Schemas, source: Source, kind: str, own: Callable[[Source], str]) -> tuple[Schema, str]:
+    """The newest schema of a source's topic, and how messages name it; where there is none, `own` is registered.
+
+    Raises:
+        RegistryUnreachable: the schema registry does not answer.
+        UsageError: the subject takes no schema, or its newest one is of another kind.
+    """
+    subject = subject_of(source.topic)
+    schema = schemas.latest(subject)
+    if schema is None:
+        text = own(source)
+        schema = Schema(schemas.register(subject, kind, text), kind, text)
+    place = f"Schema {schema.id} of subject {subject!r}"
+    if schema.kind != kind:
+        raise UsageError(f"{place} is {schema.kind}, and source {source.name!r} is in {kind.capitalize()}.")
+    return schema, place
 
 
 def _client_class() -> Any:
