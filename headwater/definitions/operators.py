@@ -51,6 +51,23 @@ class Operator:
 
 
 @dataclass(frozen=True)
+class OfColumn(Operator):
+    """What operators share that take the values of a column; nulls do not enter."""
+
+    column: str
+
+
+@dataclass(frozen=True)
+class OfNumbers(OfColumn):
+    """What operators share that compute with exact numbers.
+
+    A double enters as the integer `floor(x * 10**scale + 0.5)`, scale 0 to 15.
+    """
+
+    scale: int = _field(default=6, kw_only=True)
+
+
+@dataclass(frozen=True)
 class Count(Operator):
     """The number of events, nulls or not: int64, 0 where there are none."""
 
@@ -58,96 +75,83 @@ class Count(Operator):
 
 
 @dataclass(frozen=True)
-class Sum(Operator):
+class Sum(OfNumbers):
     """The exact sum of a numeric column: int64 of int64, float64 of float64; null where there are none.
 
     A double enters as the integer `floor(x * 10**scale + 0.5)`, scale 0 to 15.
     """
 
     function: ClassVar[str] = "sum"
-    column: str
-    scale: int = _field(default=6, kw_only=True)
 
 
 @dataclass(frozen=True)
-class Mean(Operator):
+class Mean(OfNumbers):
     """The exact mean of a numeric column, rounded once: float64; null where there are none.
 
     A double enters as the integer `floor(x * 10**scale + 0.5)`, scale 0 to 15.
     """
 
     function: ClassVar[str] = "mean"
-    column: str
-    scale: int = _field(default=6, kw_only=True)
 
 
 @dataclass(frozen=True)
-class Var(Operator):
+class Var(OfNumbers):
     """The exact sample variance (with n - 1) of a numeric column, rounded once: float64; null below two values.
 
     A double enters as the integer `floor(x * 10**scale + 0.5)`, scale 0 to 15.
     """
 
     function: ClassVar[str] = "var"
-    column: str
-    scale: int = _field(default=6, kw_only=True)
 
 
 @dataclass(frozen=True)
-class Stddev(Operator):
+class Stddev(OfNumbers):
     """The square root of Var, rounded to the nearest double: float64; null below two values."""
 
     function: ClassVar[str] = "stddev"
-    column: str
-    scale: int = _field(default=6, kw_only=True)
 
 
 @dataclass(frozen=True)
-class Min(Operator):
+class Min(OfColumn):
     """The least value of a column, of the column's type; null where there are none."""
 
     function: ClassVar[str] = "min"
-    column: str
 
 
 @dataclass(frozen=True)
-class Max(Operator):
+class Max(OfColumn):
     """The greatest value of a column, of the column's type; null where there are none."""
 
     function: ClassVar[str] = "max"
-    column: str
 
 
 @dataclass(frozen=True)
-class First(Operator):
+class First(OfColumn):
     """The oldest value of a column that is not null, by (event time, partition, offset)."""
 
     function: ClassVar[str] = "first"
-    column: str
 
 
 @dataclass(frozen=True)
-class Last(Operator):
+class Last(OfColumn):
     """The newest value of a column that is not null, by (event time, partition, offset)."""
 
     function: ClassVar[str] = "last"
-    column: str
 
 
 @dataclass(frozen=True)
-class LastN(Operator):
+class LastN(OfColumn):
     """The newest n values of a column that are not null, newest first: a list, empty where there are none.
 
     By (event time, partition, offset); n from 1 to 1,000.
     """
 
     function: ClassVar[str] = "last_n"
-    column: str
     n: int
 
 
 @dataclass(frozen=True)
-class Distinct(Operator):
+class Distinct(OfColumn):
     """The number of distinct values, exact up to `limit`: int64, 0 where there are none.
 
     A window with more values than that says `limit`, so a value of `limit` means "that many or more". The limit goes
@@ -155,12 +159,11 @@ class Distinct(Operator):
     """
 
     function: ClassVar[str] = "distinct"
-    column: str
     limit: int = _field(default=1000, kw_only=True)
 
 
 @dataclass(frozen=True)
-class TopK(Operator):
+class TopK(OfColumn):
     """The n values that came most often, as pairs [value, count]: by count falling, then by value rising.
 
     Empty where there are none. Null where the window holds more than `limit` distinct values (1 to 10,000), for
@@ -168,13 +171,12 @@ class TopK(Operator):
     """
 
     function: ClassVar[str] = "top_k"
-    column: str
     n: int
     limit: int = _field(default=1000, kw_only=True)
 
 
 @dataclass(frozen=True)
-class ApproxQuantile(Operator):
+class ApproxQuantile(OfNumbers):
     """The q-quantile of a numeric column by nearest rank, q from 0 to 1: float64; null where there are none.
 
     Within 1/128 of the value of that rank, and exact for integers below 128. A double enters as the integer
@@ -182,17 +184,14 @@ class ApproxQuantile(Operator):
     """
 
     function: ClassVar[str] = "approx_quantile"
-    column: str
     q: float
-    scale: int = _field(default=6, kw_only=True)
 
 
 @dataclass(frozen=True)
-class ApproxDistinct(Operator):
+class ApproxDistinct(OfColumn):
     """The number of distinct values: int64, exact to 256, then within some 2.3 %; 0 where there are none."""
 
     function: ClassVar[str] = "approx_distinct"
-    column: str
 
 
 def operator_facts(item: object) -> OperatorFacts:
