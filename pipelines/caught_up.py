@@ -1,15 +1,20 @@
-"""When a project's workers have caught up with their topics, whoever of them owns which partition."""
+"""When a project's workers, or its sinks, have caught up with their topics, whoever owns which partition."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
 from headwater.errors import HeadwaterError, Unreachable
 from headwater.online.connection import Connection
 from headwater.online.plan_store import load_fill, load_published, read_positions, source_of
 from headwater.online.published import Fill, stream_fills
 from headwater.online.topic_facts import TopicFacts, topic_facts
+
+if TYPE_CHECKING:
+    from headwater.lake import Lake
+    from pipelines.micro_batches import Place
 
 
 class CaughtUp:
@@ -57,3 +62,27 @@ class CaughtUp:
         if not positions or any(at < topic.starts[p] for p, at in positions.items()):
             return 0
         return sum(max(0, end - positions.get(p, 0)) for p, end in topic.ends.items())
+
+
+class LakeCaughtUp:
+    """Whether the lake's positions of all partitions, whoever owns them, reach the ends seen at the start."""
+
+    def __init__(self, kafka: Mapping[str, str], lake: Lake, topics: Iterable[str]) -> None:
+        self._lake = lake
+        self._starts: dict[Place, int] = {}
+        self._ends: dict[Place, int] = {}
+        for topic, facts in topic_facts(kafka, topics).items():
+            self._starts |= {(topic, p): start for p, start in facts.starts.items()}
+            self._ends |= {(topic, p): end for p, end in facts.ends.items() if end > facts.starts[p]}
+        self.total = sum(end - self._starts[place] for place, end in self._ends.items())
+        self.remaining = self.total
+
+    def __call__(self) -> bool:
+        """Ask the lake; `remaining` says how many offsets are still missing."""
+        positions = {topic: self._lake.positions(topic) for topic in {topic for topic, _ in self._ends}}
+        missing = 0
+        for (topic, partition), end in self._ends.items():
+            at = positions[topic].get(partition, self._starts[topic, partition])
+            missing += max(0, end - max(at, self._starts[topic, partition]))
+        self.remaining = missing
+        return missing == 0

@@ -116,7 +116,7 @@ def live(repository: Repository, replay: Replay, account: Account) -> None:
 def wait_for_lake(repository: Repository, sink: ProcessRecord) -> None:
     """Wait until the lake holds every event that the topic has now."""
     from headwater.lake import Lake
-    from pipelines.sink import LakeCaughtUp
+    from pipelines.caught_up import LakeCaughtUp
 
     say("Waiting for the lake to hold every event ...")
     caught_up = LakeCaughtUp(repository.need_kafka(), Lake(repository.lake), [SOURCE])

@@ -363,27 +363,3 @@ class Sink:
         if text not in self._said:
             self._said.add(text)
             _log.warning("%s", text)
-
-
-class LakeCaughtUp:
-    """Whether the lake's positions of all partitions, whoever owns them, reach the ends seen at the start."""
-
-    def __init__(self, kafka: Mapping[str, str], lake: Lake, topics: Iterable[str]) -> None:
-        self._lake = lake
-        self._starts: dict[Place, int] = {}
-        self._ends: dict[Place, int] = {}
-        for topic, facts in topic_facts(kafka, topics).items():
-            self._starts |= {(topic, p): start for p, start in facts.starts.items()}
-            self._ends |= {(topic, p): end for p, end in facts.ends.items() if end > facts.starts[p]}
-        self.total = sum(end - self._starts[place] for place, end in self._ends.items())
-        self.remaining = self.total
-
-    def __call__(self) -> bool:
-        """Ask the lake; `remaining` says how many offsets are still missing."""
-        positions = {topic: self._lake.positions(topic) for topic in {topic for topic, _ in self._ends}}
-        missing = 0
-        for (topic, partition), end in self._ends.items():
-            at = positions[topic].get(partition, self._starts[topic, partition])
-            missing += max(0, end - max(at, self._starts[topic, partition]))
-        self.remaining = missing
-        return missing == 0

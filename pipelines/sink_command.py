@@ -14,8 +14,9 @@ from headwater.online.connection import Connection
 from headwater.online.plan_store import load_published
 from headwater.online.topic_facts import topic_facts
 from headwater.repository import Repository
+from pipelines.caught_up import LakeCaughtUp
 from pipelines.foreground import log_to_stderr, stopped_by_signals
-from pipelines.sink import LakeCaughtUp, Sink, SinkSettings
+from pipelines.sink import Sink, SinkSettings
 
 
 def run(repository: Repository, *, until_caught_up: bool, every: float, batch: int) -> None:

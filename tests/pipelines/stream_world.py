@@ -29,9 +29,9 @@ from headwater.online.published import Fill
 from headwater.online.topic_facts import topic_facts
 from headwater.plans.plan import Expectation, Plan, StreamView, stream_state_hash
 from headwater.rows.reader import ViewReader
-from pipelines.caught_up import CaughtUp
+from pipelines.caught_up import CaughtUp, LakeCaughtUp
 from pipelines.feeds import ViewFeed
-from pipelines.sink import LakeCaughtUp, Sink
+from pipelines.sink import Sink
 from pipelines.worker import Worker, WorkerSettings
 from tests.history.log_factory import FIELDS, HOUR, SOURCE, make_feature, make_view
 from tests.history.naive import naive_answers, spec_of

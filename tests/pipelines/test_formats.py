@@ -25,9 +25,9 @@ from headwater.plans.plan import Field, Plan, stream_state_hash
 from headwater.plans.publishing import reach_servers
 from headwater.repository import load_repository
 from headwater.serving.client import Client
-from pipelines.caught_up import CaughtUp
+from pipelines.caught_up import CaughtUp, LakeCaughtUp
 from pipelines.dead_letters import read_dead_letters
-from pipelines.sink import LakeCaughtUp, Sink
+from pipelines.sink import Sink
 from pipelines.worker import Worker, WorkerSettings
 from tests.history.log_factory import SOURCE
 from tests.pipelines.stream_world import World

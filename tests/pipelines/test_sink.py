@@ -23,7 +23,8 @@ from headwater.online.plan_store import publish
 from headwater.online.topic_facts import topic_facts
 from headwater.plans.plan import Expectation, Field, Plan, Source
 from headwater.repository import load_repository
-from pipelines.sink import LakeCaughtUp, Sink
+from pipelines.caught_up import LakeCaughtUp
+from pipelines.sink import Sink
 
 pytestmark = [pytest.mark.kafka, pytest.mark.redis]
 T = 1_700_000_000_000_000

@@ -28,7 +28,8 @@ from headwater.online.plan_store import activate
 from headwater.plans.plan import BatchView, Field, Plan
 from headwater.repository import Repository, load_repository
 from headwater.rows.codec import digest_of
-from pipelines.sink import LakeCaughtUp, Sink, SinkSettings
+from pipelines.caught_up import LakeCaughtUp
+from pipelines.sink import Sink, SinkSettings
 from tests.conftest import feature_store_yaml
 from tests.history.log_factory import make_feature
 from tests.pipelines.stream_world import NOON, World, random_events, read_rows, view_of
