@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -34,13 +33,6 @@ FRAME = pl.DataFrame(
 )  # fmt: skip
 
 
-@pytest.fixture
-def registry() -> Iterator[SchemaRegistry]:
-    server = SchemaRegistry()
-    yield server
-    server.stop()
-
-
 def encode(registry: SchemaRegistry, frame: pl.DataFrame, source: Source = SOURCE) -> list[bytes]:
     return encoder_of(source, Schemas({"url": registry.url}))(frame)
 
@@ -55,34 +47,34 @@ def read(registry: SchemaRegistry, value: bytes) -> Any:
     return schemaless_reader(io.BytesIO(value[5:]), parse_schema(schema), None)
 
 
-def test_without_a_schema_the_sources_own_is_registered(registry: SchemaRegistry) -> None:
-    values = encode(registry, FRAME)
-    assert registry.subjects == {"orders-value": [1]}
-    assert [read(registry, v) for v in values] == [
+def test_without_a_schema_the_sources_own_is_registered(own_registry: SchemaRegistry) -> None:
+    values = encode(own_registry, FRAME)
+    assert own_registry.subjects == {"orders-value": [1]}
+    assert [read(own_registry, v) for v in values] == [
         {"at": NOON, "customer": 2**40, "price": 0.1, "code": "é", "paid": False, "blob": b"\0\xff"},
         {"at": NOON.replace(microsecond=1), "customer": None, "price": None, "code": None, "paid": None, "blob": None},
     ]
-    encode(registry, FRAME)
-    assert registry.subjects == {"orders-value": [1]}
+    encode(own_registry, FRAME)
+    assert own_registry.subjects == {"orders-value": [1]}
 
 
-def test_what_is_written_is_admitted_as_it_was(registry: SchemaRegistry) -> None:
+def test_what_is_written_is_admitted_as_it_was(own_registry: SchemaRegistry) -> None:
     far = np.full(2, 2**60)
-    admission = Admission(SOURCE, Schemas({"url": registry.url}))
-    events = admission.admit(encode(registry, FRAME), np.zeros(2, np.int64), np.arange(2), far).events
+    admission = Admission(SOURCE, Schemas({"url": own_registry.url}))
+    events = admission.admit(encode(own_registry, FRAME), np.zeros(2, np.int64), np.arange(2), far).events
     wanted = FRAME.with_columns(pl.col("at").to_physical())
     assert {n: c.to_list() for n, c in events.columns.items()} == wanted.to_dict(as_series=False)
 
 
-def test_the_newest_schema_of_the_topic_is_used(registry: SchemaRegistry) -> None:
-    registry.add("orders-value", record(("at", "string")))
-    registry.add(
+def test_the_newest_schema_of_the_topic_is_used(own_registry: SchemaRegistry) -> None:
+    own_registry.add("orders-value", record(("at", "string")))
+    own_registry.add(
         "orders-value",
         record(("at", {"type": "long", "logicalType": "timestamp-millis"}), ("shop", "string", "web"),
                ("customer", ["null", "int"]), ("note", ["null", "string"])),
     )  # fmt: skip
-    [value] = encode(registry, pl.DataFrame({"at": [NOON], "customer": [7]}))
-    assert read(registry, value) == {"at": NOON, "shop": "web", "customer": 7, "note": None}
+    [value] = encode(own_registry, pl.DataFrame({"at": [NOON], "customer": [7]}))
+    assert read(own_registry, value) == {"at": NOON, "shop": "web", "customer": 7, "note": None}
 
 
 @pytest.mark.parametrize(
@@ -101,25 +93,25 @@ def test_the_newest_schema_of_the_topic_is_used(registry: SchemaRegistry) -> Non
     ],
 )
 def test_a_schema_that_does_not_fit_is_said_before_anything_is_lost(
-    registry: SchemaRegistry, schema: Any, expected: str
+    own_registry: SchemaRegistry, schema: Any, expected: str
 ) -> None:
-    registry.add("orders-value", json.dumps(schema))
+    own_registry.add("orders-value", json.dumps(schema))
     with pytest.raises(UsageError, match=r"^Schema 1 of subject 'orders-value'") as error:
-        encode(registry, pl.DataFrame({"at": [NOON], "customer": [2**40]}))
+        encode(own_registry, pl.DataFrame({"at": [NOON], "customer": [2**40]}))
     assert expected in str(error.value)
 
 
-def test_milliseconds_take_no_microseconds(registry: SchemaRegistry) -> None:
-    registry.add("orders-value", record(("at", {"type": "long", "logicalType": "timestamp-millis"})))
+def test_milliseconds_take_no_microseconds(own_registry: SchemaRegistry) -> None:
+    own_registry.add("orders-value", record(("at", {"type": "long", "logicalType": "timestamp-millis"})))
     with pytest.raises(UsageError, match=r"long \(timestamp-millis\), which cannot hold 1699963200000001"):
-        encode(registry, FRAME.select("at"))
+        encode(own_registry, FRAME.select("at"))
 
 
-def test_a_subject_that_takes_no_schema_and_a_registry_that_is_away(registry: SchemaRegistry) -> None:
-    registry.closed.add("orders-value")
+def test_a_subject_that_takes_no_schema_and_a_registry_that_is_away(own_registry: SchemaRegistry) -> None:
+    own_registry.closed.add("orders-value")
     with pytest.raises(UsageError, match="Subject 'orders-value' of the schema registry does not take the schema"):
-        encode(registry, FRAME)
-    registry.stop()
-    with pytest.raises(RegistryUnreachable, match=rf"The schema registry {registry.url} gives no answer"):
-        encode(registry, FRAME)
-    registry.start()
+        encode(own_registry, FRAME)
+    own_registry.stop()
+    with pytest.raises(RegistryUnreachable, match=rf"The schema registry {own_registry.url} gives no answer"):
+        encode(own_registry, FRAME)
+    own_registry.start()

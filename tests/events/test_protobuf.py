@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
@@ -14,39 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headwater.errors import RegistryUnreachable
-from headwater.events.admission import Admission, Admitted
-from headwater.events.schemas import Schemas
-from headwater.plans.plan import Expectation, Field, Source
+from headwater.plans.plan import Field, Source
+from tests.events.schema_orders import BROKER, GARBAGE, NOON, admit, assert_cuts_do_not_matter, orders, reason
 from tests.protobuf_schemas import class_of, file, message, proto, text_of
 from tests.schema_registry import SchemaRegistry
 
-SOURCE = Source(
-    name="orders", topic="orders", event_time="at", key="customer", tolerance=86_400_000_000, format="protobuf",
-    fields=(Field("at", "timestamp"), Field("customer", "int64"), Field("price", "float64"), Field("code", "string"),
-            Field("paid", "bool"), Field("seen", "timestamp"), Field("blob", "bytes")),
-    expectations=(Expectation("between", "price", 0, 100),),
-)  # fmt: skip
-BROKER = 1_700_000_000_000_000  # 2023-11-14T22:13:20Z
-NOON = 1_699_963_200_000_000  # 2023-11-14T12:00:00Z
+SOURCE = orders("protobuf")
 TIMESTAMP = ".google.protobuf.Timestamp"
-
-
-@pytest.fixture(scope="module")
-def registry() -> Iterator[SchemaRegistry]:
-    server = SchemaRegistry()
-    yield server
-    server.stop()
-
-
-@cache
-def schemas_at(url: str) -> Schemas:
-    return Schemas({"url": url})
-
-
-def admit(registry: SchemaRegistry, *values: bytes | None, source: Source = SOURCE) -> Admitted:
-    n = len(values)
-    admission = Admission(source, schemas_at(registry.url))
-    return admission.admit(values, np.zeros(n, np.int64), np.arange(n) + 10, np.full(n, BROKER))
 
 
 def add(registry: SchemaRegistry, made: FileDescriptorProto, references: Any = ()) -> int:
@@ -59,14 +32,9 @@ def head(number: int, path: bytes = b"\0") -> bytes:
 
 def row(registry: SchemaRegistry, made: FileDescriptorProto, source: Source = SOURCE, **values: Any) -> dict[str, Any]:
     value = head(add(registry, made)) + class_of(made)(**values).SerializeToString()
-    admitted = admit(registry, value, source=source)
+    admitted = admit(registry, source, value)
     assert admitted.rejected == []
     return {name: column.to_list()[0] for name, column in admitted.events.columns.items()}
-
-
-def reason(registry: SchemaRegistry, value: bytes | None, source: Source = SOURCE) -> str:
-    [rejected] = admit(registry, value, source=source).rejected
-    return f"{rejected.kind}: {rejected.reason}"
 
 
 def source_of(dtype: Any) -> Source:
@@ -93,7 +61,7 @@ def test_an_event_becomes_a_row_of_its_fields(registry: SchemaRegistry) -> None:
 def test_the_bytes_are_those_of_the_specification(registry: SchemaRegistry) -> None:
     # Field 1 as a varint is tag 0x08, field 2 as bytes is tag 0x12 and a length; 150 is 0x96 0x01.
     number = add(registry, proto(at="int64", code="string"))
-    events = admit(registry, head(number) + b"\x08\x96\x01\x12\x07testing").events
+    events = admit(registry, SOURCE, head(number) + b"\x08\x96\x01\x12\x07testing").events
     assert (events.time.tolist(), events.columns["code"].to_list()) == ([150], ["testing"])
 
 
@@ -196,9 +164,9 @@ def test_what_cannot_is_a_dead_letter_that_names_schema_and_field(
     number = add(registry, made)
     admitted = admit(
         registry,
+        source_of(dtype),
         head(number) + class_of(made)(at=NOON, x=value).SerializeToString(),
         head(add(registry, plain)) + class_of(plain)(at=NOON).SerializeToString(),
-        source=source_of(dtype),
     )
     assert [r.reason for r in admitted.rejected] == [f"schema {number}: x: {expected}"]
     assert len(admitted.events) == 1
@@ -220,7 +188,7 @@ def test_schemas_change_in_the_middle_of_a_batch(registry: SchemaRegistry) -> No
         head(add(registry, second), b"\x02\x02")
         + class_of(second)(at=NOON, customer=2**40, code="x").SerializeToString(),
     ] * 2
-    columns = admit(registry, *values).events.columns
+    columns = admit(registry, SOURCE, *values).events.columns
     assert columns["customer"].to_list() == [1, 2**40] * 2
     assert columns["price"].to_list() == [0.5, None] * 2
     assert columns["code"].to_list() == [None, "x"] * 2
@@ -233,8 +201,8 @@ def test_a_message_within_a_message_is_found_by_its_path(registry: SchemaRegistr
     number = add(registry, file(message("Order", at="int64"), outer))
     # Two numbers in zigzag form: 1 is 0x02, twice.
     value = head(number, b"\x04\x02\x02") + b"\x0a\x01x\x10\x05"
-    assert admit(registry, value).events.columns["code"].to_list() == ["x"]
-    assert reason(registry, head(number, b"\x02\x02")) == (
+    assert admit(registry, SOURCE, value).events.columns["code"].to_list() == ["x"]
+    assert reason(registry, SOURCE, head(number, b"\x02\x02")) == (
         f"dead-letter: schema {number}: shop.Outer has no field 'at', which is the event time"
     )
     for path, said in {
@@ -243,7 +211,7 @@ def test_a_message_within_a_message_is_found_by_its_path(registry: SchemaRegistr
         b"\xfe\x0f": "the path to its message is broken", b"": "the value ends too early",
         b"\x04\x02": "the value ends too early",
     }.items():  # fmt: skip
-        assert reason(registry, head(number, path)) == f"dead-letter: schema {number}: {said}"
+        assert reason(registry, SOURCE, head(number, path)) == f"dead-letter: schema {number}: {said}"
 
 
 def test_imports_are_followed(registry: SchemaRegistry) -> None:
@@ -251,20 +219,22 @@ def test_imports_are_followed(registry: SchemaRegistry) -> None:
     registry.add("money", text_of(money), "PROTOBUF")
     made = file(message("Order", at=TIMESTAMP, m=".shop.Money", code="string"), imports=("money.proto",))
     number = add(registry, made, [{"name": "money.proto", "subject": "money", "version": 1}])
-    assert admit(registry, head(number) + b"\x0a\x02\x08\x01\x12\x00\x1a\x01x").events.columns["code"].to_list() == [
-        "x"
-    ]
+    assert admit(registry, SOURCE, head(number) + b"\x0a\x02\x08\x01\x12\x00\x1a\x01x").events.columns[
+        "code"
+    ].to_list() == ["x"]
     alone = add(registry, made)
-    assert reason(registry, head(alone)).startswith(f"dead-letter: schema {alone}: its files do not make a schema (")
+    assert reason(registry, SOURCE, head(alone)).startswith(
+        f"dead-letter: schema {alone}: its files do not make a schema ("
+    )
 
 
 def test_without_the_event_time_a_schema_does_not_fit(registry: SchemaRegistry) -> None:
     number = add(registry, proto(customer="int64"))
-    assert reason(registry, head(number)) == (
+    assert reason(registry, SOURCE, head(number)) == (
         f"dead-letter: schema {number}: shop.Order has no field 'at', which is the event time"
     )
     zero = add(registry, proto(at=TIMESTAMP))
-    assert reason(registry, head(zero)) == "dead-letter: at: the event time is missing"
+    assert reason(registry, SOURCE, head(zero)) == "dead-letter: at: the event time is missing"
 
 
 @pytest.mark.parametrize(
@@ -273,13 +243,16 @@ def test_without_the_event_time_a_schema_does_not_fit(registry: SchemaRegistry) 
 def test_broken_messages_are_dead_letters_and_spoil_no_neighbour(registry: SchemaRegistry, tail: bytes) -> None:
     number = add(registry, proto(at="int64", code="string"))
     good = head(number) + b"\x08\x05\x12\x02\xc3\xa9"
-    assert reason(registry, head(number) + tail) == f"dead-letter: schema {number}: the bytes are no message shop.Order"
-    assert admit(registry, good, head(number) + tail, good).events.columns["code"].to_list() == ["é", "é"]
+    assert (
+        reason(registry, SOURCE, head(number) + tail)
+        == f"dead-letter: schema {number}: the bytes are no message shop.Order"
+    )
+    assert admit(registry, SOURCE, good, head(number) + tail, good).events.columns["code"].to_list() == ["é", "é"]
 
 
 def test_a_text_of_proto2_need_not_be_utf_8(registry: SchemaRegistry) -> None:
     number = add(registry, file(message("Order", at="int64", code="string"), syntax="proto2"))
-    assert reason(registry, head(number) + b"\x08\x05\x12\x01\xff") == (
+    assert reason(registry, SOURCE, head(number) + b"\x08\x05\x12\x01\xff") == (
         f"dead-letter: schema {number}: code: a text is not UTF-8"
     )
 
@@ -289,13 +262,14 @@ def test_a_registry_that_gives_the_files_text_has_to_be_waited_for(registry: Sch
     with pytest.raises(
         RegistryUnreachable, match=f"gave schema {number} as something else than a serialised descriptor"
     ):
-        admit(registry, head(number))
+        admit(registry, SOURCE, head(number))
 
 
 def test_a_schema_of_another_format_is_a_dead_letter(registry: SchemaRegistry) -> None:
     number = registry.add("s", '"string"')
     assert (
-        reason(registry, head(number)) == f"dead-letter: schema {number}: expected a schema of type PROTOBUF, got AVRO"
+        reason(registry, SOURCE, head(number))
+        == f"dead-letter: schema {number}: expected a schema of type PROTOBUF, got AVRO"
     )
 
 
@@ -339,9 +313,6 @@ def class_of_other() -> Any:
     return class_of(OTHER)
 
 
-GARBAGE = st.one_of(st.none(), st.binary(max_size=12), st.sampled_from([b"{", b"\0\0\0\0", b"\0\0\0\xff\xff\x02"]))
-
-
 @settings(max_examples=200, deadline=None)
 @given(records=st.lists(st.one_of(damaged(), GARBAGE), max_size=8))
 def test_admission_does_not_depend_on_how_events_are_cut_into_batches(
@@ -349,15 +320,4 @@ def test_admission_does_not_depend_on_how_events_are_cut_into_batches(
 ) -> None:
     heads = {b"E": head(add(registry, EVENT), b""), b"O": head(add(registry, OTHER), b"")}
     values = [heads[v[:1]] + v[1:] if v and v[:1] in heads else v for v in records]
-    admission, zero, broker = Admission(SOURCE, schemas_at(registry.url)), np.zeros(1, np.int64), np.array([BROKER])
-    single = [admission.admit([v], zero, np.array([10 + i]), broker) for i, v in enumerate(values)]
-    whole_batch = admit(registry, *values)
-    assert rows_of(whole_batch) == [r for a in single for r in rows_of(a)]
-    assert [(r.offset, r.kind, r.reason, r.raw) for r in whole_batch.rejected] == [
-        (r.offset, r.kind, r.reason, r.raw) for a in single for r in a.rejected
-    ]
-
-
-def rows_of(admitted: Admitted) -> list[str]:
-    columns = [column.to_list() for column in admitted.events.columns.values()]
-    return [repr(r) for r in zip(admitted.events.offset.tolist(), *columns, strict=True)]
+    assert_cuts_do_not_matter(registry, SOURCE, values)

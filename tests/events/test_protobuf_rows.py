@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -33,32 +32,25 @@ FRAME = pl.DataFrame(
 )  # fmt: skip
 
 
-@pytest.fixture
-def registry() -> Iterator[SchemaRegistry]:
-    server = SchemaRegistry()
-    yield server
-    server.stop()
-
-
 def encode(registry: SchemaRegistry, frame: pl.DataFrame) -> list[bytes]:
     return encoder_of(SOURCE, Schemas({"url": registry.url}))(frame)
 
 
-def test_without_a_schema_the_sources_own_is_registered_and_admitted_as_it_was(registry: SchemaRegistry) -> None:
-    values = encode(registry, FRAME)
-    encode(registry, FRAME)
-    assert registry.subjects == {"orders-value": [1]}
-    admission = Admission(SOURCE, Schemas({"url": registry.url}))
+def test_without_a_schema_the_sources_own_is_registered_and_admitted_as_it_was(own_registry: SchemaRegistry) -> None:
+    values = encode(own_registry, FRAME)
+    encode(own_registry, FRAME)
+    assert own_registry.subjects == {"orders-value": [1]}
+    admission = Admission(SOURCE, Schemas({"url": own_registry.url}))
     events = admission.admit(values, np.zeros(2, np.int64), np.arange(2), np.full(2, 2**60)).events
     wanted = FRAME.with_columns(pl.col("at").to_physical())
     assert {n: c.to_list() for n, c in events.columns.items()} == wanted.to_dict(as_series=False)
 
 
-def test_the_newest_schema_of_the_topic_is_used(registry: SchemaRegistry) -> None:
-    registry.add("orders-value", text_of(proto(at="int64")), "PROTOBUF")
+def test_the_newest_schema_of_the_topic_is_used(own_registry: SchemaRegistry) -> None:
+    own_registry.add("orders-value", text_of(proto(at="int64")), "PROTOBUF")
     newest = proto(shop="string", customer="uint32", at="string")
-    registry.add("orders-value", text_of(newest), "PROTOBUF")
-    [value] = encode(registry, pl.DataFrame({"at": [NOON], "customer": [7]}))
+    own_registry.add("orders-value", text_of(newest), "PROTOBUF")
+    [value] = encode(own_registry, pl.DataFrame({"at": [NOON], "customer": [7]}))
     assert value[:6] == b"\0\0\0\0\2\0"
     read = class_of(newest).FromString(value[6:])
     assert (read.shop, read.customer, read.at) == ("", 7, "2023-11-14T12:00:00Z")
@@ -78,9 +70,9 @@ def test_the_newest_schema_of_the_topic_is_used(registry: SchemaRegistry) -> Non
     ],
 )
 def test_a_schema_that_does_not_fit_is_said_before_anything_is_lost(
-    registry: SchemaRegistry, made: Any, expected: str
+    own_registry: SchemaRegistry, made: Any, expected: str
 ) -> None:
-    registry.add("orders-value", text_of(made), "PROTOBUF")
+    own_registry.add("orders-value", text_of(made), "PROTOBUF")
     with pytest.raises(UsageError, match=r"^Schema 1 of subject 'orders-value'") as error:
-        encode(registry, pl.DataFrame({"at": [NOON, NOON], "customer": [2**40, None]}))
+        encode(own_registry, pl.DataFrame({"at": [NOON, NOON], "customer": [2**40, None]}))
     assert expected in str(error.value)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 
 import pytest
 
@@ -17,40 +16,35 @@ from tests.schema_registry import SchemaRegistry
 TEXT = '{"type": "record", "name": "R", "fields": []}'
 
 
-@pytest.fixture
-def registry() -> Iterator[SchemaRegistry]:
-    server = SchemaRegistry()
-    yield server
-    server.stop()
-
-
-def test_a_schema_is_fetched_once_and_outlives_its_registry(registry: SchemaRegistry) -> None:
-    number, schemas = registry.add("s", TEXT), Schemas({"url": registry.url})
+def test_a_schema_is_fetched_once_and_outlives_its_registry(own_registry: SchemaRegistry) -> None:
+    number, schemas = own_registry.add("s", TEXT), Schemas({"url": own_registry.url})
     assert schemas.get(number) == Schema(1, "AVRO", TEXT)
-    assert registry.requests == ["GET /schemas/ids/1"]
-    registry.stop()
+    assert own_registry.requests == ["GET /schemas/ids/1"]
+    own_registry.stop()
     assert schemas.get(number) == Schema(1, "AVRO", TEXT)
-    registry.start()
+    own_registry.start()
 
 
-def test_an_id_that_the_registry_does_not_have_is_none_and_asked_for_once(registry: SchemaRegistry) -> None:
-    schemas = Schemas({"url": registry.url})
+def test_an_id_that_the_registry_does_not_have_is_none_and_asked_for_once(own_registry: SchemaRegistry) -> None:
+    schemas = Schemas({"url": own_registry.url})
     assert [schemas.get(9), schemas.get(9)] == [None, None]
-    assert registry.requests == ["GET /schemas/ids/9"]
+    assert own_registry.requests == ["GET /schemas/ids/9"]
 
 
-def test_a_registry_that_is_away_is_no_answer_and_none_is_remembered(registry: SchemaRegistry) -> None:
-    number, schemas = registry.add("s", TEXT), Schemas({"url": registry.url})
-    registry.stop()
-    with pytest.raises(RegistryUnreachable, match=rf"^The schema registry {registry.url} gives no answer \(.+\)\.$"):
+def test_a_registry_that_is_away_is_no_answer_and_none_is_remembered(own_registry: SchemaRegistry) -> None:
+    number, schemas = own_registry.add("s", TEXT), Schemas({"url": own_registry.url})
+    own_registry.stop()
+    with pytest.raises(
+        RegistryUnreachable, match=rf"^The schema registry {own_registry.url} gives no answer \(.+\)\.$"
+    ):
         schemas.get(number)
-    registry.start()
+    own_registry.start()
     assert schemas.get(number) is not None
 
 
-def test_a_404_that_is_no_registrys_is_no_answer(registry: SchemaRegistry) -> None:
+def test_a_404_that_is_no_registrys_is_no_answer(own_registry: SchemaRegistry) -> None:
     with pytest.raises(RegistryUnreachable, match=r"HTTP 404: .*: check its address"):
-        Schemas({"url": f"{registry.url}/elsewhere"}).get(1)
+        Schemas({"url": f"{own_registry.url}/elsewhere"}).get(1)
 
 
 def test_something_else_at_the_address_is_no_answer() -> None:
@@ -72,18 +66,18 @@ def test_a_wrong_password_is_said_and_never_shown() -> None:
     registry.stop()
 
 
-def test_what_a_schema_refers_to_is_fetched_with_it(registry: SchemaRegistry) -> None:
-    registry.add("a", '"a"')
-    registry.add("b", '"b"', references=[{"name": "A", "subject": "a", "version": 1}])
-    number = registry.add("c", '"c"', references=[{"name": "B", "subject": "b", "version": 1}])
-    assert Schemas({"url": registry.url}).get(number) == Schema(number, "AVRO", '"c"', (("A", '"a"'), ("B", '"b"')))
-    gone = registry.add("d", '"d"', references=[{"name": "A", "subject": "a", "version": 9}])
-    assert Schemas({"url": registry.url}).get(gone) is None
+def test_what_a_schema_refers_to_is_fetched_with_it(own_registry: SchemaRegistry) -> None:
+    own_registry.add("a", '"a"')
+    own_registry.add("b", '"b"', references=[{"name": "A", "subject": "a", "version": 1}])
+    number = own_registry.add("c", '"c"', references=[{"name": "B", "subject": "b", "version": 1}])
+    assert Schemas({"url": own_registry.url}).get(number) == Schema(number, "AVRO", '"c"', (("A", '"a"'), ("B", '"b"')))
+    gone = own_registry.add("d", '"d"', references=[{"name": "A", "subject": "a", "version": 9}])
+    assert Schemas({"url": own_registry.url}).get(gone) is None
 
 
-def test_settings_that_the_client_does_not_know_are_a_wrong_use(registry: SchemaRegistry) -> None:
+def test_settings_that_the_client_does_not_know_are_a_wrong_use(own_registry: SchemaRegistry) -> None:
     with pytest.raises(UsageError, match=r"cannot be used with these settings: .*colour"):
-        Schemas({"url": registry.url, "colour": "red"}).get(1)
+        Schemas({"url": own_registry.url, "colour": "red"}).get(1)
     with pytest.raises(UsageError, match=r"schema\.registry\.url"):
         Schemas({}).get(1)
 

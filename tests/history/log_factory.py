@@ -17,6 +17,25 @@ RESULTS = {
     "count": "int64", "distinct": "int64", "approx_distinct": "int64", "mean": "float64", "var": "float64", "stddev": "float64",
     "approx_quantile": "float64",
 }  # fmt: skip
+ALL_FUNCTIONS = [
+    ("count", None), ("sum", "price"), ("mean", "price"), ("min", "price"), ("max", "price"), ("last", "price"),
+    ("approx_distinct", "price"), ("sum", "quantity"), ("mean", "quantity"), ("min", "quantity"),
+    ("max", "quantity"), ("last", "quantity"), ("approx_distinct", "quantity"), ("min", "product"),
+    ("max", "product"), ("last", "product"), ("approx_distinct", "product"), ("min", "ts"), ("max", "ts"),
+    ("last", "ts"), ("approx_distinct", "ts"), ("last", "paid"), ("min", "paid"), ("approx_distinct", "paid"),
+    ("last", "raw"), ("approx_distinct", "raw"),
+    ("var", "price"), ("stddev", "price"), ("var", "quantity"), ("stddev", "quantity"),
+    ("first", "price"), ("first", "quantity"), ("first", "product"), ("first", "ts"), ("first", "paid"),
+    ("first", "raw"), ("min", "raw"), ("max", "raw"),
+    ("last_n", "price"), ("last_n", "quantity"), ("last_n", "product"), ("last_n", "ts"), ("last_n", "paid"),
+    ("last_n", "raw"),
+    ("distinct", "price"), ("distinct", "quantity"), ("distinct", "product"), ("distinct", "ts"), ("distinct", "paid"),
+    ("distinct", "raw"),
+    ("top_k", "price"), ("top_k", "quantity"), ("top_k", "product"), ("top_k", "ts"), ("top_k", "paid"),
+    ("top_k", "raw"),
+    ("approx_quantile", "price"), ("approx_quantile", "quantity"),
+]  # fmt: skip
+"""Every function with every type of column that it takes."""
 SOURCE = Source(
     name="lines", topic="lines", event_time="ts", key="customer", tolerance=0,
     fields=tuple(Field(name, dtype) for name, dtype in FIELDS.items()),

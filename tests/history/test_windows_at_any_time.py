@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from headwater.errors import ReadError
 from headwater.history.local import point_in_time
 from tests.history.log_factory import (
+    ALL_FUNCTIONS,
     FIELDS,
     HOUR,
     MINUTE,
@@ -19,24 +20,6 @@ from tests.history.log_factory import (
 from tests.history.naive import naive_answers, spec_of
 
 NOON = 1_320_000_000_000_000 // HOUR * HOUR
-ALL_FUNCTIONS = [
-    ("count", None), ("sum", "price"), ("mean", "price"), ("min", "price"), ("max", "price"), ("last", "price"),
-    ("approx_distinct", "price"), ("sum", "quantity"), ("mean", "quantity"), ("min", "quantity"),
-    ("max", "quantity"), ("last", "quantity"), ("approx_distinct", "quantity"), ("min", "product"),
-    ("max", "product"), ("last", "product"), ("approx_distinct", "product"), ("min", "ts"), ("max", "ts"),
-    ("last", "ts"), ("approx_distinct", "ts"), ("last", "paid"), ("min", "paid"), ("approx_distinct", "paid"),
-    ("last", "raw"), ("approx_distinct", "raw"),
-    ("var", "price"), ("stddev", "price"), ("var", "quantity"), ("stddev", "quantity"),
-    ("first", "price"), ("first", "quantity"), ("first", "product"), ("first", "ts"), ("first", "paid"),
-    ("first", "raw"), ("min", "raw"), ("max", "raw"),
-    ("last_n", "price"), ("last_n", "quantity"), ("last_n", "product"), ("last_n", "ts"), ("last_n", "paid"),
-    ("last_n", "raw"),
-    ("distinct", "price"), ("distinct", "quantity"), ("distinct", "product"), ("distinct", "ts"), ("distinct", "paid"),
-    ("distinct", "raw"),
-    ("top_k", "price"), ("top_k", "quantity"), ("top_k", "product"), ("top_k", "ts"), ("top_k", "paid"),
-    ("top_k", "raw"),
-    ("approx_quantile", "price"), ("approx_quantile", "quantity"),
-]  # fmt: skip
 EVERYTHING = [
     make_feature(function, column, window, hop)
     for function, column in ALL_FUNCTIONS

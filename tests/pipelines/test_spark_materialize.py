@@ -12,32 +12,14 @@ from headwater.lake import Lake
 from headwater.plans.plan import BatchView, Field, Plan
 from pipelines.local_batch import LocalEngine
 from pipelines.spark_materialize import SparkEngine, start_session
-from tests.history.log_factory import FIELDS, HOUR, MINUTE, SOURCE, make_feature, make_view
+from tests.history.log_factory import ALL_FUNCTIONS, FIELDS, HOUR, MINUTE, SOURCE, make_feature, make_view
 from tests.history.naive import naive_answers, spec_of
 from tests.pipelines.lake_factory import DAY, NOON, dirty_rows, same_bits, write_events
 
 pytestmark = pytest.mark.spark
 
-FUNCTIONS = [
-    ("count", None), ("sum", "price"), ("mean", "price"), ("min", "price"), ("max", "price"), ("last", "price"),
-    ("approx_distinct", "price"), ("sum", "quantity"), ("mean", "quantity"), ("min", "quantity"),
-    ("max", "quantity"), ("last", "quantity"), ("approx_distinct", "quantity"), ("min", "product"),
-    ("max", "product"), ("last", "product"), ("approx_distinct", "product"), ("min", "ts"), ("max", "ts"),
-    ("last", "ts"), ("approx_distinct", "ts"), ("last", "paid"), ("min", "paid"), ("approx_distinct", "paid"),
-    ("last", "raw"), ("max", "raw"), ("approx_distinct", "raw"),
-    ("var", "price"), ("stddev", "price"), ("var", "quantity"), ("stddev", "quantity"),
-    ("first", "price"), ("first", "quantity"), ("first", "product"), ("first", "ts"), ("first", "paid"),
-    ("first", "raw"), ("min", "raw"),
-    ("last_n", "price"), ("last_n", "quantity"), ("last_n", "product"), ("last_n", "ts"), ("last_n", "paid"),
-    ("last_n", "raw"),
-    ("distinct", "price"), ("distinct", "quantity"), ("distinct", "product"), ("distinct", "ts"), ("distinct", "paid"),
-    ("distinct", "raw"),
-    ("top_k", "price"), ("top_k", "quantity"), ("top_k", "product"), ("top_k", "ts"), ("top_k", "paid"),
-    ("top_k", "raw"),
-    ("approx_quantile", "price"), ("approx_quantile", "quantity"),
-]  # fmt: skip
 WINDOWS = [(HOUR, 5 * MINUTE), (30 * DAY, DAY), (None, None)]
-EVERYTHING = [make_feature(*what, *WINDOWS[i % 3]) for i, what in enumerate(FUNCTIONS)]
+EVERYTHING = [make_feature(*what, *WINDOWS[i % 3]) for i, what in enumerate(ALL_FUNCTIONS)]
 
 
 def engines(tmp_path: Path, spark: object, rows: list[dict], name: str = "lake") -> tuple[LocalEngine, SparkEngine]:
