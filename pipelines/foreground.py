@@ -1,25 +1,16 @@
-"""What the long-running commands share: plain log lines on stderr, and stopping on SIGTERM and Ctrl-C."""
+"""What the long-running commands share: stopping on SIGTERM and Ctrl-C, and answering who watches them."""
 
 from __future__ import annotations
 
-import logging
 import signal
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from headwater.monitoring.endpoint import MonitorAddress, monitored
+from headwater.monitoring.logs import log_to_stderr, say
+from pipelines.loop_metrics import LoopMetrics
 
-def log_to_stderr(name: str = "headwater") -> None:
-    """Log lines with their UTC time on stderr."""
-    import time
-
-    handler = logging.StreamHandler(sys.stderr)
-    formatter = logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%SZ")
-    formatter.converter = time.gmtime
-    handler.setFormatter(formatter)
-    logger = logging.getLogger(name)
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
+__all__ = ["log_to_stderr", "metrics_of", "stopped_by_signals"]
 
 
 @contextmanager
@@ -31,3 +22,17 @@ def stopped_by_signals(stop: Callable[[], None]) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def metrics_of(metrics: LoopMetrics, address: MonitorAddress | None) -> Iterator[None]:
+    """Within, /metrics, /health and /ready are answered, where an address is given.
+
+    Raises:
+        UsageError: the port is taken.
+    """
+    with monitored(metrics, address) as at:
+        if at is not None:
+            metrics.watch_lag()
+            say(f"Metrics: {at}/metrics, and /health and /ready beside it.")
+        yield

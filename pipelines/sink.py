@@ -36,6 +36,7 @@ from pipelines.lag_alarms import LagAlarms
 from pipelines.micro_batches import BeforeLogStart, MicroBatches, Place, TopicBatch
 from pipelines.outages import SCHEMA_REGISTRY, Outages
 from pipelines.sink_buffer import SinkBuffer
+from pipelines.sink_metrics import SinkMetrics
 
 _log = logging.getLogger("headwater.sink")
 _ATTEMPTS = 20
@@ -81,6 +82,7 @@ class Sink:
         self._commits = 0
         self._said: set[str] = set()
         self._outages = Outages(_log)
+        self.metrics = SinkMetrics(self.kafka, self._outages)
         self._alarms, self._retention = LagAlarms(_log, "the sink"), dict[str, int | None]()
 
     def stop(self) -> None:
@@ -119,6 +121,7 @@ class Sink:
             self._connection = None
 
     def _turn(self, *, eager: bool) -> None:
+        self.metrics.turns.turned()
         if time.monotonic() - self._looked >= self.settings.plan_every:
             self._look_at_plan()
         if self._batches is None:
@@ -132,6 +135,7 @@ class Sink:
         if not polled:
             self._advance_idle(self._batches)
         self._write_what_is_due(at_once=eager and not polled)
+        self.metrics.stands({(t, p): at for t, b in self._buffers.items() for p, at in b.starts.items()})
 
     def _poll(self, batches: MicroBatches) -> dict[str, TopicBatch]:
         """1, 2. Records that follow those gathered; none where the partitions have just changed."""
@@ -197,7 +201,8 @@ class Sink:
 
     def _write(self, topic: str, buffer: SinkBuffer) -> None:
         """3 to 7 for one topic."""
-        rows = buffer.rows(time.time_ns() // 1000)
+        began = time.time()
+        rows = buffer.rows(int(began * 1e6))
         starts, ends = dict(buffer.starts), dict(buffer.ends)
         self._verify_topic(topic)
         for _ in range(_ATTEMPTS):
@@ -208,6 +213,7 @@ class Sink:
                 break
             except CommitRefused as refused:
                 _log.info("%s Opening the table again.", refused)
+                self.metrics.refused(topic)
                 writer = self._writers[topic] = self.lake.writer(buffer.source, self._writers[topic].topic_id)
                 known = writer.positions()
                 if not all(starts[p] <= known.get(p, starts[p]) <= end for p, end in ends.items()):
@@ -219,6 +225,7 @@ class Sink:
             raise Unreachable(f"Table {self.lake.events_table(topic).uri} refused {_ATTEMPTS} commits in a row.")
         self.records += rows.num_rows
         self.rejected += rows["_kind"].drop_null().length()
+        self.metrics.committed(topic, rows, began, time.time())
         buffer.clear()
         self._said.clear()
         if self._batches is not None:
@@ -277,6 +284,7 @@ class Sink:
             self._batches.close()
             self._batches = None
         self._buffers = {topic: SinkBuffer(source, self._schemas) for topic, source in sources.items()}
+        self.metrics.looked(True, sources)
         if sources:
             group = sink_group(self.project)
             self._batches = MicroBatches(self.kafka, group, sorted(sources), self._starts, outages=self._outages)
@@ -296,11 +304,14 @@ class Sink:
         """1. Where to read each place from; None while Kafka or the lake is away. Called within polls."""
         self._unsure = True
         wanted = set(places)
+        self.metrics.starts(wanted)
         for buffer in self._buffers.values():
             buffer.forget()
         try:
             facts = self._facts({topic for topic, _ in wanted})
-            return {place: self._start(facts.get(place[0]), *place) for place in self._opened(wanted, facts)}
+            found = {place: self._start(facts.get(place[0]), *place) for place in self._opened(wanted, facts)}
+            self.metrics.positioned = True
+            return found
         except Unreachable as error:
             self._say_once(f"{error} Waiting for it.")
         except (TopicChanged, LakeDamaged) as failure:

@@ -5,22 +5,26 @@ from __future__ import annotations
 import sys
 import time
 
-import click
+from click import Abort
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from headwater.errors import HeadwaterError
 from headwater.lake import Lake
+from headwater.monitoring.endpoint import MonitorAddress
+from headwater.monitoring.logs import log_to_stderr, say
 from headwater.online.connection import Connection
 from headwater.online.plan_store import load_published
 from headwater.online.topic_facts import topic_facts
 from headwater.repository import Repository
 from pipelines.caught_up import LakeCaughtUp
-from pipelines.foreground import log_to_stderr, stopped_by_signals
+from pipelines.foreground import metrics_of, stopped_by_signals
 from pipelines.sink import Sink, SinkSettings
 
 
-def run(repository: Repository, *, until_caught_up: bool, every: float, batch: int) -> None:
-    """Run until stopped, or until caught up.
+def run(
+    repository: Repository, *, until_caught_up: bool, every: float, batch: int, monitor: MonitorAddress | None = None
+) -> None:
+    """Run until stopped, or until caught up; meanwhile answer who watches, at `monitor`.
 
     Raises:
         Unreachable: Redis or Kafka does not answer at the start.
@@ -35,20 +39,20 @@ def run(repository: Repository, *, until_caught_up: bool, every: float, batch: i
     sink = Sink(redis, kafka, lake, repository.project, settings, repository.schema_registry)
     reached = caught_up is None
     started = time.perf_counter()
-    with stopped_by_signals(sink.stop):
+    with metrics_of(sink.metrics, monitor), stopped_by_signals(sink.stop):
         if caught_up is not None:
             reached = _until(sink, caught_up)
         else:
-            click.echo(f"Sink of project {repository.project!r} is running; Ctrl-C stops it.", err=True)
+            say(f"Sink of project {repository.project!r} is running; Ctrl-C stops it.")
             sink.run()
     took = max(time.perf_counter() - started, 1e-9)
-    click.echo(
+    say(
         f"{sink.records:,} records kept in {took:.1f} s ({sink.records / took:,.0f}/s), {sink.rejected:,} of them not "
         "admitted.",
-        err=True,
-    )
+        records=sink.records, rejected=sink.rejected, seconds=round(took, 3),
+    )  # fmt: skip
     if not reached:
-        raise click.Abort
+        raise Abort
 
 
 def _caught_up(repository: Repository, kafka: dict[str, str], lake: Lake) -> LakeCaughtUp:

@@ -103,10 +103,12 @@ class SparkWorker(Worker):
             # 5, 6.
             feed.merge([part.views[i] for part in parts], nexts)
         self._failures = 0
+        written = time.time()
         records = np.concatenate([part.records for part in parts])
         self.events += int(records.sum())
         for feed in feeds:
-            self._freshness.record(feed.view.name, np.repeat(batch.broker_time, records), time.time())
+            self._freshness.record(feed.view.name, np.repeat(batch.broker_time, records), written)
+        self.metrics.landed(source.topic, int(records.sum()), feeds, written)
         self._freshness.flush_when_due(self.connection)
 
 

@@ -7,16 +7,18 @@ import sys
 import time
 from collections.abc import Sequence
 
-import click
+from click import Abort
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from headwater.errors import HeadwaterError, UsageError
+from headwater.monitoring.endpoint import MonitorAddress
+from headwater.monitoring.logs import log_to_stderr, say
 from headwater.online.connection import Connection
 from headwater.online.plan_store import load_published
 from headwater.online.topic_facts import topic_facts
 from headwater.repository import Repository
 from pipelines.caught_up import CaughtUp
-from pipelines.foreground import log_to_stderr, stopped_by_signals
+from pipelines.foreground import metrics_of, stopped_by_signals
 from pipelines.worker import Worker, WorkerSettings
 
 MOST = 50_000
@@ -30,8 +32,9 @@ def run(
     batch: int | None = None,
     engine: str = "python",
     conf: Sequence[str] = (),
+    monitor: MonitorAddress | None = None,
 ) -> None:
-    """Run until stopped, or until caught up. `conf`: Spark's settings as KEY=VALUE.
+    """Run until stopped, or until caught up. `conf`: Spark's settings as KEY=VALUE; `monitor`: where to answer who watches.
 
     Raises:
         UsageError: options that do not go together, or Java or PySpark is missing.
@@ -52,16 +55,19 @@ def run(
     worker = _worker(repository, batch, engine, conf)
     reached = not until_caught_up
     started = time.perf_counter()
-    with stopped_by_signals(worker.stop):
+    with metrics_of(worker.metrics, monitor), stopped_by_signals(worker.stop):
         if until_caught_up:
             reached = _until_caught_up(worker, CaughtUp(redis, kafka, repository.project))
         else:
-            click.echo(f"Worker of project {repository.project!r} is running; Ctrl-C stops it.", err=True)
+            say(f"Worker of project {repository.project!r} is running; Ctrl-C stops it.")
             worker.run()
     took = max(time.perf_counter() - started, 1e-9)
-    click.echo(f"{worker.events:,} events in {took:.1f} s ({worker.events / took:,.0f}/s).", err=True)
+    say(
+        f"{worker.events:,} events in {took:.1f} s ({worker.events / took:,.0f}/s).",
+        events=worker.events, seconds=round(took, 3),
+    )  # fmt: skip
     if not reached:
-        raise click.Abort
+        raise Abort
 
 
 def _worker(repository: Repository, batch: int | None, engine: str, conf: Sequence[str]) -> Worker:

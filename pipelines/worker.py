@@ -35,6 +35,7 @@ from pipelines.feeds import PositionsLost, Refused, ViewFeed
 from pipelines.lag_alarms import LagAlarms
 from pipelines.micro_batches import Batches, BeforeLogStart, MicroBatches, Place, TopicBatch
 from pipelines.outages import SCHEMA_REGISTRY, Outages
+from pipelines.stream_metrics import StreamMetrics
 from pipelines.topic_checks import misfit_of, waits_anew
 from pipelines.topic_watch import TopicWatch
 
@@ -85,6 +86,7 @@ class Worker:
         self._freshness = FreshnessWriter(project)
         self._watch = TopicWatch(self.kafka)
         self._outages = Outages(_log)
+        self.metrics = StreamMetrics(self.kafka, self._outages, self._freshness.histograms)
         self._alarms = LagAlarms(_log, "the worker")
         self._looked = self._committed = 0.0
         self._said: set[str] = set()
@@ -108,6 +110,7 @@ class Worker:
                 except Unreachable as error:
                     self._wait_for(error)
                 except Refused as refused:
+                    self.metrics.refused(str(refused))
                     _log.info("View %s: Redis holds another position; reading it again.", refused)
                     if self._batches is not None:
                         self._batches.turn()
@@ -128,6 +131,7 @@ class Worker:
         self.connection.close()
 
     def _turn(self) -> None:
+        self.metrics.turns.turned()
         if time.monotonic() - self._looked >= self.settings.plan_every:
             self._land()
             self._look_at_plan()
@@ -179,6 +183,7 @@ class Worker:
             assert self._dead_letters is not None
             self._dead_letters.send(source.topic, dead)
         self._land(source)
+        self.metrics.admitted(source.topic, admitted.rejected)
         for feed in source.feeds:
             # 4 to 6; Redis has what this sends while the next batch is polled and decoded.
             feed.start(admitted.events, batch.nexts)
@@ -189,11 +194,14 @@ class Worker:
         flying = [f for f in self._flying if only is None or f[0] is only]
         self._flying = [f for f in self._flying if only is not None and f[0] is not only]
         for source, batch in flying:
+            last = None
             for feed in source.feeds:
                 written = feed.settle()
                 if written is not None:
+                    last = max(written, last or written)
                     self._freshness.record(feed.view.name, batch.broker_time, written)
             self.events += len(batch.values)
+            self.metrics.landed(source.topic, len(batch.values), source.feeds, last)
         self._freshness.flush_when_due(self.connection)
 
     def _land_what_flies(self) -> None:
@@ -217,8 +225,9 @@ class Worker:
         now = time.monotonic()
         if self._batches is None or now - self._committed < self.settings.commit_every:
             return
-        self._committed = now
-        self._batches.commit(self._least_positions())
+        self._committed, least = now, self._least_positions()
+        self._batches.commit(least)
+        self.metrics.stand({t: s.feeds for t, s in self._sources.items()}, least)
         for feed in self._feeds():
             self._try_switch(feed)
 
@@ -263,6 +272,7 @@ class Worker:
             return
         topics_before = set(self._sources)
         self._plan, self._sources = plan, self._sources_of(plan) if plan else {}
+        self.metrics.looked(plan is not None, self._sources)
         if set(self._sources) == topics_before and self._batches is not None:
             self._restart()
             return
@@ -324,6 +334,8 @@ class Worker:
     def _starts(self, places: Iterable[Place]) -> dict[Place, int] | None:
         """Where to read each place from: the least position of its fills; None while Redis is away."""
         wanted: dict[str, list[int]] = {}
+        places = set(places)
+        self.metrics.starts(places)
         for topic, partition in places:
             wanted.setdefault(topic, []).append(partition)
         try:
@@ -335,7 +347,8 @@ class Worker:
         except Unreachable as error:
             self._say_away(error)
             return None
-        return {place: o for place, o in self._least_positions().items() if place in set(places)}
+        self.metrics.positioned = True
+        return {place: o for place, o in self._least_positions().items() if place in places}
 
     def _begin(self, source: SourceFeeds, feed: ViewFeed, partitions: list[int]) -> None:
         try:
@@ -378,6 +391,7 @@ class Worker:
             self._hold()
             return
         while not self._redis_serves():
+            self.metrics.turns.turned()
             time.sleep(self.settings.retry_every)
             if self._stopping:
                 return

@@ -17,6 +17,7 @@ import click
 
 from headwater import __version__
 from headwater.errors import HeadwaterError, Unreachable
+from headwater.monitoring import logs
 from headwater.repository import Repository, load_repository
 
 COMMANDS = {
@@ -108,10 +109,20 @@ class LazyGroup(click.Group):
     "help_option_names": ["-h", "--help"], "max_content_width": 100,
 })  # fmt: skip
 @click.option("-C", "repo", metavar="REPO", help="The feature repository (default: . or ./feature_repo).")
+@click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    envvar="HEADWATER_LOG_FORMAT",
+    show_envvar=True,
+    help="How stderr's lines look; json: one object a line.",
+)
 @click.version_option(__version__, prog_name="headwater")
 @click.pass_context
-def cli(ctx: click.Context, repo: str | None) -> None:
+def cli(ctx: click.Context, repo: str | None, log_format: logs.Format) -> None:
     """One definition, one number, everywhere: a streaming feature store."""
+    logs.choose(log_format)
     ctx.obj = Context(repo)
 
 
@@ -120,20 +131,23 @@ def main() -> None:
     try:
         cli(prog_name="headwater", standalone_mode=False)
     except click.ClickException as error:
-        error.show()
+        if logs.chosen() == "json":
+            logs.complain(error.format_message())
+        else:
+            error.show()
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        click.echo("Stopped.", err=True)
+        logs.say("Stopped.")
         sys.exit(130)
     except HeadwaterError as error:
-        click.echo("\n".join([f"Error: {error}", *getattr(error, "__notes__", [])]), err=True)
+        logs.complain("\n".join([str(error), *getattr(error, "__notes__", [])]), exit_code=error.exit_code)
         sys.exit(error.exit_code)
     except BrokenPipeError:
         # `headwater ... | head`: the reader has gone, and writing more would fail again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except OSError as error:
-        click.echo(f"Error: {_system_error(error)}", err=True)
+        logs.complain(_system_error(error))
         sys.exit(2 if error.errno in _WRONG_PLACE else Unreachable.exit_code)
 
 

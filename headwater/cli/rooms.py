@@ -9,6 +9,7 @@ from headwater.errors import MissingExtra, UsageError
 
 _EXTRAS = {
     "confluent_kafka": "stream", "deltalake": "lake", "duckdb": "lake", "polars": "lake", "pyarrow": "lake",
+    "prometheus_client": "monitoring",
     "pyspark": "spark", "great_expectations": "validation", "starlette": "catalog", "jinja2": "catalog",
     "uvicorn": "serve", "feast": "feast", "sqlglot": "feast", "hypothesis": "test",
 }  # fmt: skip

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
-from headwater.cli import Context
+from headwater.cli import Context, monitoring
 from headwater.cli.rooms import load
+
+if TYPE_CHECKING:
+    from headwater.monitoring.endpoint import MonitorAddress
 
 EXAMPLES = """\b
 Examples:
   headwater sink
   headwater sink --until-caught-up
-  headwater sink --every 5
+  headwater sink --every 5 --metrics-port 9109
 """
 
 
@@ -25,11 +30,15 @@ Examples:
 @click.option(
     "--batch", default=50_000, show_default=True, type=click.IntRange(1, 500_000), help="Most records a commit."
 )
+@monitoring.monitored
 @click.pass_obj
-def command(context: Context, until_caught_up: bool, every: float, batch: int) -> None:
+def command(context: Context, until_caught_up: bool, every: float, batch: int, monitor: MonitorAddress | None) -> None:
     """Run the sink: every record of every source is kept in the lake, once, with its place and times.
 
     What is not admitted is kept with its reason and its bytes. Several sinks share the partitions; killing
     one at any moment loses nothing and doubles nothing. SIGTERM or Ctrl-C finishes the batch in hand.
     """
-    load("pipelines.sink_command").run(context.repository(), until_caught_up=until_caught_up, every=every, batch=batch)
+    load("pipelines.sink_command").run(
+        context.repository(), until_caught_up=until_caught_up, every=every, batch=batch,
+        monitor=monitor,
+    )  # fmt: skip

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
-from headwater.cli import Context
+from headwater.cli import Context, monitoring
 from headwater.cli.rooms import load
+
+if TYPE_CHECKING:
+    from headwater.monitoring.endpoint import MonitorAddress
 
 EXAMPLES = """\b
 Examples:
   headwater stream
   headwater stream --until-caught-up
   headwater stream & headwater stream      # two workers share the partitions
+  headwater stream --metrics-port 9108     # then: curl localhost:9108/metrics
   headwater stream --engine spark --conf spark.master=local[8]
 """
 
@@ -30,8 +36,16 @@ Examples:
     help="What reads and reduces the events; spark needs Java 17. The rows are the same.",
 )
 @click.option("--conf", metavar="KEY=VALUE", multiple=True, help="A setting of Spark, such as spark.master=URL.")
+@monitoring.monitored
 @click.pass_obj
-def command(context: Context, until_caught_up: bool, batch: int | None, engine: str, conf: tuple[str, ...]) -> None:
+def command(
+    context: Context,
+    until_caught_up: bool,
+    batch: int | None,
+    engine: str,
+    conf: tuple[str, ...],
+    monitor: MonitorAddress | None,
+) -> None:
     """Run a worker: events from Kafka become rows in Redis, behind the offset fence.
 
     Several workers share the partitions of all topics. Killing one at any moment loses nothing.
@@ -39,5 +53,6 @@ def command(context: Context, until_caught_up: bool, batch: int | None, engine: 
     Spark's executors do the work; it goes on where any worker stopped, and any worker where it did.
     """
     load("pipelines.stream_command").run(
-        context.repository(), until_caught_up=until_caught_up, batch=batch, engine=engine, conf=conf
-    )
+        context.repository(), until_caught_up=until_caught_up, batch=batch, engine=engine, conf=conf,
+        monitor=monitor,
+    )  # fmt: skip

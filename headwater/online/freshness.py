@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from headwater.monitoring.histograms import Histogram
 from headwater.online.connection import Connection
 from headwater.online.keys import statistics_key
 
@@ -30,10 +31,14 @@ class WorkerStatistics(msgspec.Struct, frozen=True):
 
 
 class FreshnessWriter:
-    """Collects broker times of applied events and writes percentiles once a second."""
+    """Collects broker times of applied events and writes percentiles once a second.
+
+    `histograms`: view -> all ages so far, in seconds, for whoever monitors this worker.
+    """
 
     def __init__(self, project: str) -> None:
         self._project = project
+        self.histograms: dict[str, Histogram] = {}
         self._ages: dict[str, list[NDArray[np.float64]]] = {}
         self._since = time.monotonic()
 
@@ -41,6 +46,9 @@ class FreshnessWriter:
         """Events of these broker times (int64 microseconds) became readable at `written`, seconds since the epoch."""
         ages = (written * 1e6 - broker_time) / 1000.0
         self._ages.setdefault(view, []).append(ages.astype(np.float64, copy=False))
+        if view not in self.histograms:
+            self.histograms[view] = Histogram()
+        self.histograms[view].add((ages / 1000.0).astype(np.float64, copy=False))
 
     def flush_when_due(self, connection: Connection) -> None:
         """`flush`, once a second."""

@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 from headwater.online.connection import connect_ready
 from headwater.serving.asgi import Application
-from headwater.serving.foreground import address_of, listen, run_until_stopped
+from headwater.serving.foreground import run_until_stopped
+from headwater.serving.listening import address_of, listen
 
 
 def serve(redis_url: str, project: str, host: str, port: int, announce: Callable[[str], None]) -> None:
