@@ -11,7 +11,7 @@ help:  ## list the commands
 	@echo
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## */  make \1|/' | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
 
-$(ENVIRONMENT): requirements.lock pyproject.toml .ci/environment
+$(ENVIRONMENT): requirements.lock pyproject.toml .ci/environment hatch_build.py $(wildcard headwater/native/*.c headwater/native/*.h)
 	@PYTHON="$(PYTHON)" .ci/environment
 
 servers:  ## install what pip cannot bring (redis-server, Java, Maven), or name it

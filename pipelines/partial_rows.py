@@ -28,8 +28,8 @@ from headwater.rows.counters import Counters
 from headwater.rows.fold import key_items
 from headwater.rows.layout import layout_of
 from headwater.rows.table import RowTable
+from pipelines.consumers import TopicBatch
 from pipelines.dead_letters import DeadLetters
-from pipelines.micro_batches import TopicBatch
 
 TABLE_BYTES = 256 << 20
 """Memory of one view's rows in one task; what is more goes into a further part."""

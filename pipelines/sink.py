@@ -32,8 +32,9 @@ from headwater.online.keys import plan_id_key, sink_group
 from headwater.online.plan_store import load_published
 from headwater.online.topic_facts import TopicFacts, topic_facts
 from headwater.plans.plan import Plan, Source
+from pipelines.consumers import Place, TopicBatch
 from pipelines.lag_alarms import LagAlarms
-from pipelines.micro_batches import BeforeLogStart, MicroBatches, Place, TopicBatch
+from pipelines.micro_batches import BeforeLogStart, MicroBatches
 from pipelines.outages import SCHEMA_REGISTRY, Outages
 from pipelines.sink_buffer import SinkBuffer
 from pipelines.sink_metrics import SinkMetrics

@@ -14,10 +14,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from headwater.events.admission import Admission
+from headwater.events.payloads import Payloads
 from headwater.events.schemas import Schemas
 from headwater.lake.event_rows import event_rows, event_schema
 from headwater.plans.plan import Source
-from pipelines.micro_batches import TopicBatch
+from pipelines.consumers import TopicBatch
 
 
 class SinkBuffer:
@@ -80,7 +81,7 @@ class SinkBuffer:
             np.concatenate([getattr(b, name) for b in self._batches])
             for name in ("partition", "offset", "broker_time", "timestamp_type")
         )
-        values = [value for batch in self._batches for value in batch.values]
+        values = Payloads.concat(batch.values for batch in self._batches)
         admitted = self._admission.admit(values, partition, offset, broker_time)
         return event_rows(self.source, admitted, broker_time, kinds, arrived_at)
 

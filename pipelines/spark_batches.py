@@ -24,7 +24,7 @@ from typing import Any
 
 from headwater.errors import HeadwaterError, KafkaUnreachable
 from headwater.online.topic_facts import topic_facts
-from pipelines.micro_batches import Place, TopicBatch
+from pipelines.consumers import Place, TopicBatch
 from pipelines.outages import Outages
 from pipelines.partial_rows import Part, Work, run_task
 from pipelines.spark_failures import failures_named

@@ -22,6 +22,7 @@ from pyspark.sql.datasource import DataSource, DataSourceStreamReader, InputPart
 from pyspark.sql.streaming.datasource import ReadLimit, ReadMaxRows
 
 from headwater.errors import KafkaUnreachable
+from pipelines.consumers import fault_of
 from pipelines.micro_batches import failure_of, passes
 
 FORMAT = "headwater_kafka"
@@ -157,8 +158,8 @@ def _batches(consumer: Any, wanted: Range) -> Iterator[Any]:
             )
         wrong = [m for m in messages if m.error() is not None]
         for m in wrong:
-            if m.error().code() != KafkaError._PARTITION_EOF and not passes(m.error()):
-                raise failure_of(m)
+            if m.error().code() != KafkaError._PARTITION_EOF and not passes(m.error().code()):
+                raise failure_of(fault_of(m))
         found = [m for m in good if m.offset() < wanted.end]
         if found:
             yield _record_batch(found)

@@ -20,8 +20,8 @@ from headwater.errors import MissingExtra, UsageError
 from headwater.online.published import Fill
 from headwater.plans.plan import StreamView
 from headwater.repository import Repository
+from pipelines.consumers import TopicBatch
 from pipelines.feeds import ViewFeed
-from pipelines.micro_batches import TopicBatch
 from pipelines.partial_feeds import PartialFeed
 from pipelines.partial_rows import ViewWork, Work
 from pipelines.spark_batches import LentBatch, LentBatches

@@ -23,17 +23,19 @@ from dataclasses import dataclass, field
 from headwater.errors import KafkaUnreachable, RegistryUnreachable, TopicChanged, Unreachable
 from headwater.events.admission import DEAD_LETTER, Admission
 from headwater.events.schemas import Schemas
+from headwater.events.select import source_columns
 from headwater.online.connection import Connection, readiness_warnings
 from headwater.online.freshness import FreshnessWriter
 from headwater.online.keys import plan_id_key, probe_key
 from headwater.online.plan_store import load_fill, load_published, read_positions, refill, source_of, switch
 from headwater.online.published import Fill, PublishedPlan, stream_fills
 from headwater.online.topic_facts import topic_facts
-from headwater.plans.plan import StreamView
+from headwater.plans.plan import Source, StreamView
+from pipelines.consumers import Place, TopicBatch
 from pipelines.dead_letters import DeadLetters
 from pipelines.feeds import PositionsLost, Refused, ViewFeed
 from pipelines.lag_alarms import LagAlarms
-from pipelines.micro_batches import Batches, BeforeLogStart, MicroBatches, Place, TopicBatch
+from pipelines.micro_batches import Batches, BeforeLogStart, MicroBatches
 from pipelines.outages import SCHEMA_REGISTRY, Outages
 from pipelines.stream_metrics import StreamMetrics
 from pipelines.topic_checks import misfit_of, waits_anew
@@ -46,7 +48,7 @@ _log = logging.getLogger("headwater.stream")
 class WorkerSettings:
     """How a worker runs. `batch`: most records of a micro-batch; times are seconds."""
 
-    batch: int = 20_000
+    batch: int = 50_000
     wait: float = 0.05
     plan_every: float = 1.0
     commit_every: float = 1.0
@@ -291,7 +293,7 @@ class Worker:
         return ViewFeed(self.connection, self.project, view, fill)
 
     def _sources_of(self, plan: PublishedPlan) -> dict[str, SourceFeeds]:
-        found: dict[str, SourceFeeds] = {}
+        taken: dict[str, tuple[Source, list[ViewFeed]]] = {}
         for view, fill_id in stream_fills(plan):
             fill = load_fill(self.connection, self.project, view.name, fill_id)
             source = source_of(plan, view)
@@ -305,8 +307,11 @@ class Worker:
                     f"'headwater backfill {view.name}' has filled the new ones."
                 )
             else:
-                mine = found.setdefault(source.topic, SourceFeeds(source.topic, Admission(source, self._schemas)))
-                mine.feeds.append(self._feed_of(view, fill))
+                taken.setdefault(source.topic, (source, []))[1].append(self._feed_of(view, fill))
+        found = {}
+        for topic, (source, feeds) in taken.items():
+            needed = set().union(*(source_columns(feed.view) for feed in feeds))
+            found[topic] = SourceFeeds(topic, Admission(source, self._schemas, needed), feeds)
         self._verify_topics(plan, found)
         return found
 

@@ -9,7 +9,7 @@ A quarantined event fits, and fails one of the source's expectations.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -51,11 +51,16 @@ class Admitted:
 
 
 class Admission:
-    """Admits the events of one source. Its `schemas` are needed where the source is in Avro or Protobuf."""
+    """Admits the events of one source. Its `schemas` are needed where the source is in Avro or Protobuf.
 
-    def __init__(self, source: Source, schemas: Schemas | None = None) -> None:
+    `columns`: those of the source that are read later (None: all). What is admitted does not depend on it.
+    """
+
+    def __init__(self, source: Source, schemas: Schemas | None = None, columns: Collection[str] | None = None) -> None:
         self.source = source
-        self._decoder = decoder_of(source, schemas)
+        if columns is not None:
+            columns = {*columns, *(e.column for e in source.expectations)}
+        self._decoder = decoder_of(source, schemas, columns)
 
     def admit(
         self,

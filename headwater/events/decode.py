@@ -5,14 +5,15 @@ ones are null, NaN and infinities are null, timestamps are RFC 3339 or integers 
 a zone UTC), bytes are base64. What does not fit (broken JSON, another type, a number outside of 64 bits,
 a nesting of more than 100, invalid UTF-8) is a failure with its reason.
 
-A batch is decoded in one sweep; when anything in it fails, one by one. Both ways decide alike, so what
-becomes of an event never depends on the batch that it came in.
+A batch is read by the compiled reader where there is one (json_columns.py), and what that calls odd here: in one
+sweep, or, when anything in it fails, one by one. All ways decide alike, so what becomes of an event never depends on
+the batch that it came in.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +24,8 @@ from numpy.typing import NDArray
 
 from headwater.columns import Column, normalised
 from headwater.events.batch import concat_columns
+from headwater.events.json_columns import JsonColumns
+from headwater.events.payloads import Payloads
 from headwater.events.timestamps import parse_timestamps
 from headwater.plans.plan import Field, Source
 
@@ -56,10 +59,13 @@ class Decoded:
 
 
 class Decoder:
-    """Decodes the events of one source."""
+    """Decodes the events of one source. `columns`: those that are needed; None for all."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, columns: Collection[str] | None = None) -> None:
         self.fields = source.fields
+        # Columns that nobody reads are checked like all others; making none of their texts is what is saved.
+        self._wanted = {f.name for f in source.fields} if columns is None else {source.event_time, *columns}
+        self._native = JsonColumns.of(source.fields, self._wanted)
         # Field names of JSON need not be Python's, so the struct's own are f0, f1, …
         self.slots = [f"f{i}" for i in range(len(source.fields))]
         struct = msgspec.defstruct(
@@ -72,11 +78,20 @@ class Decoder:
 
     def decode(self, values: Sequence[bytes | None]) -> Decoded:
         """The columns of all values that fit the schema, and the reasons of all that do not."""
+        if self._native is None or not len(values):
+            return self._in_python(values)
+        payloads = Payloads.of(values)
+        columns, odd = self._native.read(payloads)
+        if not len(odd):
+            return Decoded(np.arange(len(values)), columns)
+        return _with_odd(columns, len(values), odd, self._in_python(payloads.select(odd)))
+
+    def _in_python(self, values: Sequence[bytes | None]) -> Decoded:
         if len(values) <= _BLOCK:
             return self._block(values)
         firsts = range(0, len(values), _BLOCK)
         blocks = [self._block(values[i : i + _BLOCK]) for i in firsts]
-        columns = {f.name: concat_columns([b.columns[f.name] for b in blocks]) for f in self.fields}
+        columns = {name: concat_columns([b.columns[name] for b in blocks]) for name in blocks[0].columns}
         index = np.concatenate([b.index + i for i, b in zip(firsts, blocks, strict=True)])
         failures = {i + at: text for i, b in zip(firsts, blocks, strict=True) for at, text in b.failures.items()}
         return Decoded(index, columns, failures)
@@ -135,6 +150,8 @@ class Decoder:
         items = {f.name: column for f, column in zip(self.fields, found, strict=True)}
         columns, wrong = {}, np.zeros(len(events), np.bool_)
         for f in self.fields:
+            if f.dtype == "string" and f.name not in self._wanted:
+                continue
             columns[f.name], bad = _column(f, items[f.name])
             if bad is not None and bad.any():
                 for i in np.flatnonzero(bad & ~wrong).tolist():
@@ -143,6 +160,16 @@ class Decoder:
         if wrong.any():
             index, columns = index[~wrong], {name: c.take(~wrong) for name, c in columns.items()}
         return Decoded(index, columns, failures)
+
+
+def _with_odd(columns: dict[str, Column], count: int, odd: NDArray[np.int64], rest: Decoded) -> Decoded:
+    """What the compiled reader read, with the odd events put back among the others."""
+    plain = np.ones(count, np.bool_)
+    plain[odd] = False
+    index = np.concatenate([np.flatnonzero(plain), odd[rest.index]])
+    order = np.argsort(index)
+    together = {name: concat_columns([c.take(plain), rest.columns[name]]).take(order) for name, c in columns.items()}
+    return Decoded(index[order], together, {int(odd[i]): text for i, text in rest.failures.items()})
 
 
 def _not_a_timestamp(field: str, item: Any) -> str:

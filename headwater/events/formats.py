@@ -7,7 +7,7 @@ the value.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -46,15 +46,15 @@ class SchemaReader(Protocol):
         ...
 
 
-def decoder_of(source: Source, schemas: Schemas | None) -> EventDecoder:
-    """The decoder of a source's format.
+def decoder_of(source: Source, schemas: Schemas | None, columns: Collection[str] | None = None) -> EventDecoder:
+    """The decoder of a source's format. `columns`: those that are needed, so that others may be left out; None for all.
 
     Raises:
         UsageError: the format needs a schema registry, and there is none.
         MissingExtra: the format's package is not installed.
     """
     if source.format == "json":
-        return Decoder(source)
+        return Decoder(source, columns)
     _need_package(source.format)
     # Without an address this says so, before anything is read.
     schemas = schemas or Schemas()

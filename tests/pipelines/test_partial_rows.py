@@ -12,8 +12,8 @@ import pytest
 
 from headwater.online.connection import Connection
 from pipelines import feeds, partial_rows
+from pipelines.consumers import TopicBatch
 from pipelines.feeds import Refused, ViewFeed
-from pipelines.micro_batches import TopicBatch
 from pipelines.partial_feeds import PartialFeed
 from pipelines.partial_rows import Part, ViewWork, Work, reduce_records
 from tests.history.log_factory import HOUR, make_feature

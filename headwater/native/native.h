@@ -1,0 +1,10 @@
+/* What all files of this library share. It has no state, knows nothing of Python, and is called without its lock. */
+#ifndef HEADWATER_NATIVE_H
+#define HEADWATER_NATIVE_H
+
+#define HW_API __attribute__((visibility("default")))
+
+/* Raised with every change of a signature; headwater/native/__init__.py asks for it. */
+#define HW_ABI 1
+
+#endif
