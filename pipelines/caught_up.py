@@ -14,7 +14,7 @@ from headwater.online.topic_facts import TopicFacts, topic_facts
 
 if TYPE_CHECKING:
     from headwater.lake import Lake
-    from pipelines.micro_batches import Place
+    from pipelines.consumers import Place
 
 
 class CaughtUp:

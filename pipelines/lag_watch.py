@@ -12,7 +12,7 @@ from typing import Any
 from confluent_kafka import IsolationLevel, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
-from pipelines.micro_batches import Place
+from pipelines.consumers import Place
 
 
 class LagWatch:

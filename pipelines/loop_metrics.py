@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from headwater.monitoring.endpoint import Turns
+from pipelines.consumers import Place
 from pipelines.lag_watch import LagWatch
-from pipelines.micro_batches import Place
 from pipelines.outages import Outages
 
 

@@ -11,8 +11,8 @@ import pyarrow.compute as pc
 
 from headwater.events.admission import DEAD_LETTER
 from headwater.monitoring.histograms import Histogram, histogram_family
+from pipelines.consumers import Place
 from pipelines.loop_metrics import LoopMetrics, by_label, counters, gauges
-from pipelines.micro_batches import Place
 from pipelines.outages import Outages
 
 

@@ -10,9 +10,9 @@ from weakref import WeakKeyDictionary
 
 from headwater.events.admission import DEAD_LETTER, Rejected
 from headwater.monitoring.histograms import Histogram, histogram_family
+from pipelines.consumers import Place
 from pipelines.feeds import ViewFeed
 from pipelines.loop_metrics import LoopMetrics, by_label, counters, gauges
-from pipelines.micro_batches import Place
 from pipelines.outages import Outages
 
 
