@@ -55,7 +55,9 @@ def _format(run: list[str], properties: Path) -> None:
     cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
     # A program of one second: compiling it well takes longer than it runs.
     quick = [run[0], "-XX:TieredStopAtLevel=1", *run[1:]]
-    command = [*quick, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(properties), "--ignore-formatted"]
+    # One in 64 ids begins with "-", which alone would be taken for an option.
+    named = [f"--cluster-id={cluster}", "-c", str(properties), "--ignore-formatted"]
+    command = [*quick, "kafka.tools.StorageTool", "format", *named]
     answer = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     if answer.returncode:
         raise Unreachable(f"Apache Kafka could not prepare its folder {properties.parent}:\n{answer.stdout[-2000:]}")
