@@ -27,7 +27,7 @@ from headwater.events.select import source_columns
 from headwater.online.connection import Connection, readiness_warnings
 from headwater.online.freshness import FreshnessWriter
 from headwater.online.keys import plan_id_key, probe_key
-from headwater.online.plan_store import load_fill, load_published, read_positions, refill, source_of, switch
+from headwater.online.plan_store import has_positions, load_fill, load_published, refill, source_of, switch
 from headwater.online.published import Fill, PublishedPlan, stream_fills
 from headwater.online.topic_facts import topic_facts
 from headwater.plans.plan import Source, StreamView
@@ -92,6 +92,7 @@ class Worker:
         self._alarms = LagAlarms(_log, "the worker")
         self._looked = self._committed = 0.0
         self._said: set[str] = set()
+        self._unfilled: list[tuple[str, str]] = []
         self._flying: list[tuple[SourceFeeds, TopicBatch]] = []
 
     def stop(self) -> None:
@@ -265,8 +266,13 @@ class Worker:
         if found is None:
             self._say_once(f"No plan for project {self.project!r} in Redis; waiting for 'headwater apply'.")
             self._take(None)
-        elif self._plan is None or found.decode() != self._plan.id:
+        elif self._plan is None or found.decode() != self._plan.id or self._filled_meanwhile():
             self._take(load_published(self.connection, self.project))
+
+    def _filled_meanwhile(self) -> bool:
+        """Whether a backfill has placed positions since the plan was taken; the plan's id stays as it was."""
+        fills = [load_fill(self.connection, self.project, *waiting) for waiting in self._unfilled]
+        return any(f is not None and has_positions(self.connection, self.project, f) for f in fills)
 
     def _take(self, plan: PublishedPlan | None) -> None:
         """Run another plan: the feeds of its fills, and a consumer of their topics."""
@@ -294,11 +300,13 @@ class Worker:
 
     def _sources_of(self, plan: PublishedPlan) -> dict[str, SourceFeeds]:
         taken: dict[str, tuple[Source, list[ViewFeed]]] = {}
+        self._unfilled = []
         for view, fill_id in stream_fills(plan):
             fill = load_fill(self.connection, self.project, view.name, fill_id)
             source = source_of(plan, view)
             # No worker touches a fill without positions (stream.md, 6).
-            if fill is None or not read_positions(self.connection, self.project, fill, fill.partitions):
+            if fill is None or not has_positions(self.connection, self.project, fill):
+                self._unfilled.append((view.name, fill_id))
                 if (active := plan.active.get(view.name)) is not None and active.fill == fill_id:
                     self._lost(view.name, fill_id, "its positions are gone from Redis, so its rows cannot be trusted")
             elif source is None:

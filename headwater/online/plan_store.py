@@ -77,6 +77,11 @@ def read_positions(connection: Connection, project: str, fill: Fill, partitions:
     return {p: int(r.split(b"/")[0]) for p, r in enumerate(replies) if r is not None}
 
 
+def has_positions(connection: Connection, project: str, fill: Fill) -> bool:
+    """Whether workers may feed the fill: a backfill has placed its positions."""
+    return bool(read_positions(connection, project, fill, fill.partitions))
+
+
 def all_positions(connection: Connection, project: str, fill: Fill) -> dict[int, int]:
     """The next offset of every partition, those that the topic got after the fill began included."""
     count = known = max(fill.partitions, 1)

@@ -125,6 +125,19 @@ def test_rows_of_a_fill_expire_as_the_workers_do(world: World, lake: Lake) -> No
     assert max(ends) <= int(later) * 1000 + int(micros_later) // 1000 + stays
 
 
+def test_a_running_worker_takes_up_a_fill_that_a_backfill_left_behind_the_old_one(world: World, lake: Lake) -> None:
+    with world.running_worker():
+        world.wait_until_caught_up()
+        change(world, features=CHANGED)
+        new = waiting(world)
+        # The lake ends before these, so the backfill cannot switch; nothing but the worker is left to do it.
+        world.produce(random_events(100, seed=2))
+        world.wait_until_caught_up()
+        assert not run(world, lake).active
+        wait_for(lambda: fill_of(world) == new, "the worker does not see that the fill has positions")
+    world.assert_equal_to_the_slow_loop()
+
+
 def test_a_changed_view_fills_beside_the_old_and_is_switched_to_when_it_is_not_behind(world: World, lake: Lake) -> None:
     old = fill_of(world)
     change(world, features=CHANGED)
