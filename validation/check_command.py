@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import random
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
+
+import msgspec
 
 from headwater.errors import HeadwaterError, LakeDamaged, TopicChanged, UsageError, nearest
 from headwater.lake.lake import Lake
@@ -18,6 +21,7 @@ from headwater.plans.plan import BatchView, Source, StreamView, View
 from headwater.receipts.results import ViewCheck
 from headwater.repository import Repository
 from validation.consistency import Findings, examine
+from validation.kept_receipts import Replayed, replay_kept
 from validation.lake_side import LakeSide
 from validation.losses import Difference
 from validation.online_side import newest_applied, read_rows, read_served
@@ -43,12 +47,13 @@ def run_check(
     *,
     sample: int | None = None,
     accept_gaps: bool = False,
+    kept_receipts: bool = False,
     progress: Callable[[str], None] = lambda view: None,
 ) -> CheckRun:
     """Check views (all of the plan where none is named) and keep the results in the lake.
 
     `sample`: how many receipts to draw a view, at random; None: every row's. `accept_gaps`: the gaps of the
-    views' topics are known, and named no more.
+    views' topics are known, and named no more. `kept_receipts`: replay those that servers kept, too.
 
     Raises:
         UsageError: a view that the published plan does not have.
@@ -67,11 +72,32 @@ def run_check(
             progress(name)
             if (result := run.check(name)) is not None:
                 results.append(result)
+        if kept_receipts:
+            progress("receipts that servers kept")
+            try:
+                results = _with_kept(results, replay_kept(repository.state / "receipts", run.lake_side))
+            except LakeDamaged as error:
+                run.problem = run.problem or error
     try:
         lake.append_checks([r for r in results if r.view in run.checked])
     except LakeDamaged as error:
         run.problem = run.problem or error
     return CheckRun(results, run.problem, run.notes())
+
+
+def _with_kept(results: Sequence[ViewCheck], replayed: Mapping[str, Replayed]) -> list[ViewCheck]:
+    """The results with what became of the receipts of their views."""
+    out = []
+    for result in results:
+        mine = replayed.get(result.view)
+        if mine is not None:
+            counts = Counter(result.differences) + Counter(mine.differences)
+            result = msgspec.structs.replace(
+                result, differences=dict(counts), examples=(*result.examples, *mine.examples),
+                notes=(*result.notes, *mine.notes()), kept=mine.kept, kept_equal=mine.equal,
+            )  # fmt: skip
+        out.append(result)
+    return out
 
 
 def _published(connection: Connection, project: str) -> PublishedPlan:

@@ -22,6 +22,7 @@ EXAMPLES = """\b
 Examples:
   headwater check
   headwater check customer_spend --sample 1000
+  headwater check --receipts
   headwater check --json
 """
 
@@ -33,9 +34,12 @@ Examples:
 @click.argument("views", nargs=-1, metavar="[VIEW]...")
 @click.option("--sample", type=click.IntRange(1), help="Receipts to draw a view, at random (default: every row's).")
 @click.option("--accept-gaps", is_flag=True, help="The offsets that the lake lost are known: name them no more.")
+@click.option("--receipts", is_flag=True, help="Also replay the receipts that 'headwater serve --receipts' kept.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_obj
-def command(context: Context, views: tuple[str, ...], sample: int | None, accept_gaps: bool, as_json: bool) -> None:
+def command(
+    context: Context, views: tuple[str, ...], sample: int | None, accept_gaps: bool, receipts: bool, as_json: bool
+) -> None:
     """Prove value by value that the online store and the lake agree.
 
     Receipts are replayed from the lake, exactly the events that their offsets name, to equal
@@ -51,7 +55,7 @@ def command(context: Context, views: tuple[str, ...], sample: int | None, accept
     with Progress(*columns, disable=as_json or not sys.stderr.isatty(), transient=True) as bar:
         task = bar.add_task("checking")
         run = check.run_check(
-            repository, views, sample=sample, accept_gaps=accept_gaps,
+            repository, views, sample=sample, accept_gaps=accept_gaps, kept_receipts=receipts,
             progress=lambda view: bar.update(task, description=f"checking {view}"),
         )  # fmt: skip
     if as_json:
@@ -74,6 +78,7 @@ def as_dict(r: ViewCheck) -> dict[str, Any]:
     return {
         "view": r.view,
         "receipts": {"drawn": r.drawn, "equal": r.drawn_equal},
+        "kept_receipts": {"kept": r.kept, "equal": r.kept_equal},
         "recomputed": {"compared": r.compared, "equal": r.compared_equal},
         "differences": r.differences,
         "examples": msgspec.to_builtins(r.examples),

@@ -45,6 +45,7 @@ class ViewCheck(msgspec.Struct, frozen=True):
         differences: how many of each cause; lost positions, gaps and the like count one each.
         waiting: rows that could not be compared, because the lake does not have their last events (yet).
         notes: what else a reader of the result should know.
+        kept, kept_equal: receipts that servers kept, and those that gave equal bytes; 0 where they were not replayed.
     """
 
     view: str
@@ -57,6 +58,8 @@ class ViewCheck(msgspec.Struct, frozen=True):
     examples: tuple[Example, ...]
     waiting: int = 0
     notes: tuple[str, ...] = ()
+    kept: int = 0
+    kept_equal: int = 0
 
     @property
     def defects(self) -> int:

@@ -14,11 +14,17 @@ from typing import Any
 
 import msgspec
 import orjson
+from hiredis import pack_command
 
 from headwater.errors import HeadwaterError, ReadError, Unavailable, UnknownName, Unreachable, UsageError
 from headwater.online.feature_rows import FeatureRows
+from headwater.online.keys import fill_key
+from headwater.online.plan_store import source_of
+from headwater.online.published import Fill
 from headwater.online.read_plan import Entities
 from headwater.online.reads import FeatureReads, Time, read_times
+from headwater.plans.plan import StreamView
+from headwater.receipts.log import ReceiptLog
 from headwater.serving import feast_api, own_api
 from headwater.serving.async_connection import AsyncConnection
 
@@ -47,12 +53,14 @@ class _Refused(Exception):
 class Application:
     """Serves one project's features; holds one connection to Redis.
 
-    GET /health says whether Redis answers; GET /ready whether features can be read.
+    GET /health says whether Redis answers; GET /ready whether features can be read. `receipts` is where receipts of
+    what is served are kept; None keeps none.
     """
 
-    def __init__(self, redis_url: str, project: str) -> None:
+    def __init__(self, redis_url: str, project: str, receipts: ReceiptLog | None = None) -> None:
         self._redis = AsyncConnection(redis_url)
         self._reads = FeatureReads(project)
+        self._receipts = receipts
         self._loaded_at = time.monotonic()
         self._seen_plan: str | None = None
         self._routes: dict[str, tuple[str, Callable[[bytes], Awaitable[tuple[int, bytes]]]]] = {
@@ -115,15 +123,37 @@ class Application:
         as_of: Time | Sequence[Time] | None,
         receipts: bool,
     ) -> FeatureRows:
-        times = read_times(as_of, time.time_ns() // 1_000)
-        steps = self._reads.steps(entities, features=features, service=service, as_of=times, receipts=receipts)
+        times, drawn = read_times(as_of, time.time_ns() // 1_000), receipts or self._receipts is not None
+        steps = self._reads.steps(entities, features=features, service=service, as_of=times, receipts=drawn)
         try:
             raw, count = next(steps)
             while True:
                 raw, count = steps.send(await self._redis.ask(raw, count))
         except StopIteration as done:
             rows: FeatureRows = done.value
-            return rows
+        if self._receipts is not None:
+            await self._keep(self._receipts, rows)
+            if not receipts:
+                rows.receipts = {}
+        return rows
+
+    async def _keep(self, log: ReceiptLog, rows: FeatureRows) -> None:
+        """Keep what is sampled of the receipts; those of a fill that is gone by now prove nothing any more."""
+        published = self._reads.published
+        for view, fill in log.unknown(rows.receipts):
+            active = published.active.get(view) if published is not None else None
+            if (
+                published is None
+                or active is None
+                or active.fill != fill
+                or not isinstance(active.definition, StreamView)
+            ):
+                continue
+            source = source_of(published, active.definition)
+            (record,) = await self._redis.ask(pack_command((b"GET", fill_key(published.plan.project, view, fill))), 1)
+            if source is not None and isinstance(record, bytes):
+                log.learn(msgspec.json.decode(record, type=Fill), active.definition, source)
+        log.keep(receipt for some in rows.receipts.values() for receipt in some)
 
     async def _health(self, _: bytes) -> tuple[int, bytes]:
         try:
@@ -162,6 +192,8 @@ class Application:
             await send({"type": f"{message['type']}.complete"})
             if message["type"] == "lifespan.shutdown":
                 self._redis.close()
+                if self._receipts is not None:
+                    self._receipts.close()
                 return
 
 
