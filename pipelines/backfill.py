@@ -24,7 +24,7 @@ from headwater.lake.records import Gap
 from headwater.online import scripts
 from headwater.online.connection import Connection
 from headwater.online.expiry import expiry_of
-from headwater.online.keys import counter_key, entity_key, fill_key, position_key, row_prefix
+from headwater.online.keys import counter_key, entity_key, fill_key, lock_key, position_key, row_prefix
 from headwater.online.plan_store import load_fill, load_published, refill, switch
 from headwater.online.published import Fill
 from headwater.online.topic_facts import TopicFacts, topic_facts
@@ -101,7 +101,7 @@ class _Backfill:
                 f"Topic {self.source.topic!r} was made anew since this fill of view {self.view.name!r} began. "
                 f"Run 'headwater apply' to begin another."
             )
-        self._lock = b"hw:lock:" + fill_key(self.project, self.view.name, fill.id)
+        self._lock = lock_key(self.project, self.view.name, fill.id)
         self._take_lock()
         try:
             return self._filled(fill, facts, progress)
@@ -191,7 +191,7 @@ class _Backfill:
         self._behind_lock(scripts.fill_rows.run(self.connection, keys, args))
 
     def _place(self, fill: Fill, positions: Mapping[int, int], counters: Counters) -> None:
-        record = msgspec.structs.replace(fill, partitions=len(positions))
+        record = msgspec.structs.replace(fill, partitions=len(positions), fed_from=dict(positions))
         places = [position_key(self.project, fill.view, fill.id, p) for p in positions]
         counted = counter_key(self.project, fill.view, fill.id)
         keys = [self._lock, fill_key(self.project, fill.view, fill.id), counted, *places]

@@ -43,8 +43,9 @@ from headwater.repository import Repository
 from headwater.rows.codec import RowHeader, digest_of, read_header
 from headwater.rows.fold import fold, key_codes
 from headwater.rows.layout import layout_of
-from validation.check_command import find_differences
+from validation.check_command import find_differences, first_known
 from validation.consistency import Findings
+from validation.lake_side import known_events
 from validation.losses import Difference
 from validation.online_side import rows_of
 
@@ -183,6 +184,7 @@ class _Repair:
             return {}
         columns = sorted({*source_columns(self.view), self.source.event_time})
         table = snapshot.read(self.source, up_to=need, columns=columns, where_keys=self._where(keys))
+        table = known_events(table, first_known(self.fill))
         events = select(self.view, Events.from_arrow(self.source, table, columns))
         codes, values = key_codes(events.keys)
         names = [entity_key((v,) if len(self.view.keys) == 1 else v) for v in values]

@@ -14,6 +14,7 @@ from headwater.errors import HeadwaterError, UsageError
 from headwater.monitoring.endpoint import MonitorAddress
 from headwater.monitoring.logs import log_to_stderr, say
 from headwater.online.connection import Connection
+from headwater.online.first_fills import Start
 from headwater.online.plan_store import load_published
 from headwater.online.topic_facts import topic_facts
 from headwater.repository import Repository
@@ -32,9 +33,13 @@ def run(
     batch: int | None = None,
     engine: str = "python",
     conf: Sequence[str] = (),
+    start: str | None = None,
     monitor: MonitorAddress | None = None,
 ) -> None:
-    """Run until stopped, or until caught up. `conf`: Spark's settings as KEY=VALUE; `monitor`: where to answer who watches.
+    """Run until stopped, or until caught up.
+
+    `conf`: Spark's settings as KEY=VALUE; `start`: where views begin that have never had rows; `monitor`: where to
+    answer who watches.
 
     Raises:
         UsageError: options that do not go together, or Java or PySpark is missing.
@@ -43,6 +48,7 @@ def run(
         Abort: it was stopped before it had caught up.
     """
     log_to_stderr()
+    begin = Start.parse(start, time.time_ns() // 1000) if start is not None else None
     redis, kafka = repository.need_redis(), repository.need_kafka()
     if until_caught_up:
         with Connection(redis) as connection:
@@ -52,7 +58,7 @@ def run(
                 )
     # Later a broker may go and come; one that is not there at the start is more likely a wrong address.
     topic_facts(kafka, ["__headwater"], offsets=False)
-    worker = _worker(repository, batch, engine, conf)
+    worker = _worker(repository, batch, engine, conf, begin)
     reached = not until_caught_up
     started = time.perf_counter()
     with metrics_of(worker.metrics, monitor), stopped_by_signals(worker.stop):
@@ -70,18 +76,18 @@ def run(
         raise Abort
 
 
-def _worker(repository: Repository, batch: int | None, engine: str, conf: Sequence[str]) -> Worker:
+def _worker(repository: Repository, batch: int | None, engine: str, conf: Sequence[str], begin: Start | None) -> Worker:
     if engine == "spark":
         from pipelines.spark_stream import BATCH, start_spark_worker
 
-        return start_spark_worker(repository, WorkerSettings(batch=batch or BATCH), _spark_settings(conf))
+        return start_spark_worker(repository, WorkerSettings(batch=batch or BATCH, start=begin), _spark_settings(conf))
     if conf:
         raise UsageError(f"--conf {conf[0]!r} is a setting of Spark, and --engine is {engine!r}.")
     if batch is not None and batch > MOST:
         raise UsageError(f"--batch {batch}: expected at most {MOST} with --engine python.")
     # Tuples and lists of a batch die by reference count; the collector would only walk the caches.
     gc.disable()
-    settings = WorkerSettings(batch=batch) if batch is not None else WorkerSettings()
+    settings = WorkerSettings(start=begin) if batch is None else WorkerSettings(batch=batch, start=begin)
     redis, kafka = repository.need_redis(), repository.need_kafka()
     return Worker(redis, kafka, repository.project, settings, repository.schema_registry)
 

@@ -25,6 +25,7 @@ from headwater.events.admission import DEAD_LETTER, Admission
 from headwater.events.schemas import Schemas
 from headwater.events.select import source_columns
 from headwater.online.connection import Connection, readiness_warnings
+from headwater.online.first_fills import Start
 from headwater.online.freshness import FreshnessWriter
 from headwater.online.keys import plan_id_key, probe_key
 from headwater.online.plan_store import has_positions, load_fill, load_published, refill, source_of, switch
@@ -34,6 +35,7 @@ from headwater.plans.plan import Source, StreamView
 from pipelines.consumers import Place, TopicBatch
 from pipelines.dead_letters import DeadLetters
 from pipelines.feeds import PositionsLost, Refused, ViewFeed
+from pipelines.first_fills import FirstFills
 from pipelines.lag_alarms import LagAlarms
 from pipelines.micro_batches import Batches, BeforeLogStart, MicroBatches
 from pipelines.outages import SCHEMA_REGISTRY, Outages
@@ -46,13 +48,14 @@ _log = logging.getLogger("headwater.stream")
 
 @dataclass(frozen=True)
 class WorkerSettings:
-    """How a worker runs. `batch`: most records of a micro-batch; times are seconds."""
+    """How a worker runs. `batch`: most records of a micro-batch; times are seconds; `start`: where first rows begin."""
 
     batch: int = 50_000
     wait: float = 0.05
     plan_every: float = 1.0
     commit_every: float = 1.0
     retry_every: float = 0.5
+    start: Start | None = None
 
 
 @dataclass
@@ -87,6 +90,7 @@ class Worker:
         self._schemas = Schemas(schema_registry)
         self._freshness = FreshnessWriter(project)
         self._watch = TopicWatch(self.kafka)
+        self._first_fills = FirstFills(self.settings.start, self.kafka, project)
         self._outages = Outages(_log)
         self.metrics = StreamMetrics(self.kafka, self._outages, self._freshness.histograms)
         self._alarms = LagAlarms(_log, "the worker")
@@ -267,7 +271,7 @@ class Worker:
             self._say_once(f"No plan for project {self.project!r} in Redis; waiting for 'headwater apply'.")
             self._take(None)
         elif self._plan is None or found.decode() != self._plan.id or self._filled_meanwhile():
-            self._take(load_published(self.connection, self.project))
+            self._take(self._first_fills.begun(self.connection, load_published(self.connection, self.project)))
 
     def _filled_meanwhile(self) -> bool:
         """Whether a backfill has placed positions since the plan was taken; the plan's id stays as it was."""

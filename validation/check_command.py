@@ -16,7 +16,7 @@ from headwater.lake.lake import Lake
 from headwater.online.connection import Connection
 from headwater.online.keys import row_prefix
 from headwater.online.plan_store import began_at, load_fill, load_published, source_of
-from headwater.online.published import Active, Fill, PublishedPlan
+from headwater.online.published import Active, Fill, KnownFrom, PublishedPlan
 from headwater.plans.plan import BatchView, Source, StreamView, View
 from headwater.receipts.results import ViewCheck
 from headwater.repository import Repository
@@ -133,7 +133,9 @@ def find_differences(
         LakeDamaged, TopicChanged: the lake cannot be compared with the rows.
     """
     served = read_served(connection, repository.project, view, fill, keys)
-    kept = LakeSide(repository, lake).read(view, source, fill.topic_id, newest_applied(served.rows), where_keys)
+    kept = LakeSide(repository, lake).read(
+        view, source, fill.topic_id, newest_applied(served.rows), where_keys, first_known(fill)
+    )
     found = examine(view, source, served, kept, drawn=None, now=_now())
     if keys is None:
         return found
@@ -180,7 +182,8 @@ class _Run:
     def examine(self, view: StreamView, source: Source, fill: Fill) -> Findings:
         """Both sides of a windowed view read, in the order that matters, and compared."""
         served = read_served(self.connection, self.project, view, fill)
-        kept = self.lake_side.read(view, source, fill.topic_id, newest_applied(served.rows))
+        newest = newest_applied(served.rows)
+        kept = self.lake_side.read(view, source, fill.topic_id, newest, known_from=first_known(fill))
         return examine(view, source, served, kept, drawn=self._drawn(list(served.rows)), now=_now())
 
     def _check(self, published: PublishedPlan, active: Active) -> ViewCheck:
@@ -212,7 +215,10 @@ class _Run:
                 "it is served by the earlier definition", "", f"headwater backfill {view.name}",
             )  # fmt: skip
             return uncheckable(view, self._rows(view, fill_id), changed, _now())
-        return self.examine(view, source, fill).result
+        result = self.examine(view, source, fill).result
+        if fill.known_from is None:
+            return result
+        return msgspec.structs.replace(result, notes=(*result.notes, _known_note(fill.known_from)))
 
     def _check_snapshots(self, view: BatchView, fill: str) -> ViewCheck:
         """Looks again while there is less to find: a run of `materialize` writes the lake first, then Redis."""
@@ -237,6 +243,16 @@ class _Run:
 
     def _drawn(self, keys: list[bytes]) -> list[bytes] | None:
         return None if self.sample is None or self.sample >= len(keys) else random.sample(keys, self.sample)
+
+
+def first_known(fill: Fill) -> dict[int, int]:
+    """Partition -> the first offset that a fill's rows count; empty where they know all."""
+    return fill.known_from.offsets if fill.known_from is not None else {}
+
+
+def _known_note(known: KnownFrom) -> str:
+    """Why rows without older events are no difference."""
+    return f"Its rows begin at {known.text()}, as a worker was told; older events are in none of them."
 
 
 def _filling(name: str) -> ViewCheck:

@@ -11,10 +11,13 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
+from operator import and_
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from headwater.errors import LakeDamaged, TopicChanged, Unreachable
@@ -73,12 +76,12 @@ class LakeSide:
 
     def read(
         self, view: StreamView, source: Source, topic_id: str | None, newest: Mapping[int, int],
-        where_keys: Mapping[str, Sequence[Any]] | None = None,
+        where_keys: Mapping[str, Sequence[Any]] | None = None, known_from: Mapping[int, int] | None = None,
     ) -> Kept:  # fmt: skip
         """Everything of the view's topic.
 
         `newest`: partition -> the newest offset that a row has applied. `where_keys`: join key -> the values of
-        the events wanted (all by default).
+        the events wanted (all by default). `known_from`: partition -> the first offset that the rows count.
 
         Raises:
             LakeDamaged: the table's log cannot be read.
@@ -98,7 +101,7 @@ class LakeSide:
         table, places, missing = self._events(source, columns, snapshot, where_keys)
         facts = self._facts(topic, topic_id)
         return Kept(
-            table, snapshot.positions() if snapshot else {}, places, missing,
+            known_events(table, known_from or {}), snapshot.positions() if snapshot else {}, places, missing,
             facts.ends if facts else None, facts.starts if facts else {}, committed,
             self._lake.gaps(topic), self._lake.events_table(topic).uri,
         )  # fmt: skip
@@ -165,6 +168,12 @@ class LakeSide:
         except Unreachable as error:
             self.kafka_away = str(error)
             return {}
+
+
+def known_events(table: pa.Table, known_from: Mapping[int, int]) -> pa.Table:
+    """The events at or past `known_from`; partitions that it does not name count from 0."""
+    late = [(pc.field("_partition") != p) | (pc.field("_offset") >= start) for p, start in known_from.items() if start]
+    return table.filter(reduce(and_, late)) if late else table
 
 
 def _wanted(newest: Mapping[int, int], facts: TopicFacts | None) -> dict[int, int]:

@@ -10,8 +10,10 @@ import click
 
 from headwater.cli import Context
 from headwater.errors import HeadwaterError
+from headwater.events.timestamps import format_timestamp
 
 if TYPE_CHECKING:
+    from headwater.online.status import ViewStatus
     from headwater.receipts.results import ViewCheck
     from headwater.repository import Repository
 
@@ -35,13 +37,15 @@ def command(context: Context, as_json: bool) -> None:
 
     Counters say what left no trace in a value: null_keys, events that are in no row because a join key is null;
     derived_nulls and scaled_nulls, values that do not fit 64 bits when derived, or when scaled for a sum or mean.
+    Rate and freshness are of the last second in which a worker wrote the view; "measured" says how long ago that is.
     """
     from headwater.online.status import view_statuses
 
     repository = context.repository()
     statuses = view_statuses(repository)
+    checks = _checks(repository)
     if as_json:
-        click.echo(json.dumps(_as_json(repository, statuses)))
+        click.echo(json.dumps(_as_json(repository, statuses, checks)))
         return
     click.echo(
         f"Kafka  {repository.kafka.get('bootstrap.servers')}\nRedis  {repository.redis_url}\nLake   {repository.lake}"
@@ -50,19 +54,28 @@ def command(context: Context, as_json: bool) -> None:
         click.echo("No plan is published yet. Publish one with 'headwater apply'.")
         return
     rows: list[tuple[str, ...]] = [
-        ("view", "state", "lag", "events/s", "freshness p50 / p99", "last check", "counters")
+        ("view", "state", "lag", "events/s", "freshness p50 / p99", "measured", "last check", "counters")
     ]
-    checks = _checks(repository)
     rows += [_row(s, checks if isinstance(checks, str) else checks.get(s.view)) for s in statuses]
     widths = [max(len(r[i]) for r in rows) for i in range(len(rows[0]))]
     for row in rows:
         click.echo("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip())
 
 
-def _as_json(repository: Any, statuses: list[Any]) -> dict[str, Any]:
+def _check_json(checks: dict[str, ViewCheck] | str, view: str) -> dict[str, Any] | None:
+    found = None if isinstance(checks, str) else checks.get(view)
+    if found is None:
+        return None
+    return {"at": format_timestamp(found.checked_at), "compared": found.compared, "equal": found.compared_equal,
+            "defects": found.defects, "differences": found.differences}  # fmt: skip
+
+
+def _as_json(repository: Repository, statuses: list[ViewStatus], checks: dict[str, ViewCheck] | str) -> dict[str, Any]:
     views = [
-        {"view": s.view, "hash": s.hash, "lag": s.lag, "freshness_ms": s.freshness_ms, "state": s.state,
-         "counters": s.counters}
+        {"view": s.view, "hash": s.hash, "lag": s.lag, "freshness_ms": s.freshness_ms,
+         "freshness_p99_ms": s.freshness_p99_ms, "events_per_second": s.events_per_second,
+         "measured_at": None if s.measured_at is None else format_timestamp(s.measured_at), "state": s.state,
+         "known_from": s.known_from, "last_check": _check_json(checks, s.view), "counters": s.counters}
         for s in statuses
     ]  # fmt: skip
     return {
@@ -88,15 +101,21 @@ def _checks(repository: Repository) -> dict[str, ViewCheck] | str:
 def _check(check: ViewCheck | str | None) -> str:
     if check is None or isinstance(check, str):
         return check or "never"
-    seconds = max(time.time_ns() // 1000 - check.checked_at, 0) // 1_000_000
-    ago = next((f"{seconds // n} {unit} ago" for n, unit in _UNITS if seconds >= n), "just now")
+    ago = _ago(check.checked_at)
     if check.defects:
         return f"{check.defects:,} {'defect' if check.defects == 1 else 'defects'}, {ago}"
     return f"{check.compared_equal:,} of {check.compared:,} equal, {ago}"
 
 
-def _row(s: Any, check: ViewCheck | str | None) -> tuple[str, ...]:
+def _ago(micros: int) -> str:
+    seconds = max(time.time_ns() // 1000 - micros, 0) // 1_000_000
+    return next((f"{seconds // n} {unit} ago" for n, unit in _UNITS if seconds >= n), "just now")
+
+
+def _row(s: ViewStatus, check: ViewCheck | str | None) -> tuple[str, ...]:
     fresh = "-" if s.freshness_ms is None else f"{s.freshness_ms:,.1f} / {s.freshness_p99_ms:,.1f} ms"
     rate = "-" if s.events_per_second is None else f"{s.events_per_second:,.0f}"
     counters = ", ".join(f"{k} {v:,}" for k, v in sorted(s.counters.items())) or "-"
-    return s.view, s.state, "-" if s.lag is None else f"{s.lag:,}", rate, fresh, _check(check), counters
+    measured = "-" if s.measured_at is None else _ago(s.measured_at)
+    state = s.state if s.known_from is None else f"{s.state}, from {s.known_from}"
+    return s.view, state, "-" if s.lag is None else f"{s.lag:,}", rate, fresh, measured, _check(check), counters

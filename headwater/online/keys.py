@@ -4,6 +4,7 @@
 ``hw:plan:{PROJECT}``                                   the published plan (JSON, `PublishedPlan`)
 ``hw:plan-id:{PROJECT}``                                 its id alone: readers ask for it with every MGET
 ``hw:fill:{PROJECT}:{VIEW}:{FILL}``                      a fill's record (JSON, `Fill`)
+``hw:lock:`` + a fill record's key                       a backfill's, while it fills
 ``hw:pos:{PROJECT}:{VIEW}:{FILL}:{PARTITION}``           a position: next offset, or offset/mark/i in a batch,
                                                         or offset/hold/token/end while rows are repaired
 ``hw:count:{PROJECT}:{VIEW}:{FILL}``                     counters of a fill (hash: rows/counters.py)
@@ -34,6 +35,11 @@ def plan_id_key(project: str) -> bytes:
 def fill_key(project: str, view: str, fill: str) -> bytes:
     """Where a fill's record lies."""
     return f"hw:fill:{project}:{view}:{fill}".encode()
+
+
+def lock_key(project: str, view: str, fill: str) -> bytes:
+    """What a backfill holds while it fills."""
+    return b"hw:lock:" + fill_key(project, view, fill)
 
 
 def position_key(project: str, view: str, fill: str, partition: int) -> bytes:

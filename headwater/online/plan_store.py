@@ -19,7 +19,7 @@ from headwater.errors import HeadwaterError, TopicChanged, Unreachable
 from headwater.online import scripts
 from headwater.online.connection import Connection
 from headwater.online.keys import counter_key, fill_key, plan_id_key, plan_key, position_key, row_prefix
-from headwater.online.published import Active, Fill, Filling, PublishedPlan
+from headwater.online.published import Active, Fill, Filling, KnownFrom, PublishedPlan
 from headwater.online.topic_facts import TopicFacts, topic_facts
 from headwater.plans.plan import Plan, Source, StreamView, View, stream_state_hash
 
@@ -116,7 +116,7 @@ def publish(connection: Connection, kafka: Mapping[str, str] | None, plan: Plan)
     facts = topic_facts(kafka or {}, topics) if topics else {}
     for _ in range(_ATTEMPTS):
         before = load_published(connection, plan.project)
-        change = _Publication(connection, plan, before, facts)
+        change = Publication(connection, plan, before, facts)
         change.place_all()
         if change.commit():
             change.retire_removed()
@@ -124,7 +124,7 @@ def publish(connection: Connection, kafka: Mapping[str, str] | None, plan: Plan)
     raise Unreachable(f"The plan of project {plan.project!r} keeps changing under this publication; try again.")
 
 
-class _Publication:
+class Publication:
     """One attempt: decides what becomes of each view, then writes everything in one step."""
 
     def __init__(
@@ -191,10 +191,14 @@ class _Publication:
             self.result.filling.append(view.name)
         self.sets[fill_key(self.plan.project, view.name, fill.id)] = msgspec.json.encode(fill)
 
-    def begin_again(self, view: StreamView) -> Fill:
-        """Keep everything but this view's filling, which begins anew."""
+    def begin_again(self, view: StreamView, known_from: KnownFrom | None = None) -> Fill:
+        """Keep everything but this view's filling, which begins anew: at once for workers, where they know from where."""
         assert self.before is not None
         fill = self._new_fill(view)
+        if known_from is not None:
+            fill = msgspec.structs.replace(fill, known_from=known_from, fed_from=known_from.offsets)
+            for p, offset in known_from.offsets.items():
+                self.sets[position_key(self.plan.project, view.name, fill.id, p)] = b"%d" % offset
         given_up = self.before.filling.get(view.name)
         if given_up is not None:
             self.retired.append((view.name, given_up.fill, given_up.definition))
@@ -249,7 +253,8 @@ class _Publication:
 def switch(connection: Connection, project: str, view: str) -> bool:
     """Make a view's filling fill the active one, in one step; False where it is still behind the old.
 
-    For a StreamView every position of the new fill must exist and be at least the old fill's.
+    For a StreamView every position of the new fill must exist and be at least the old fill's, or, where a worker
+    was told where to begin, where the topic ended then.
     The fill that was active is retired.
     """
     for _ in range(_ATTEMPTS):
@@ -258,7 +263,7 @@ def switch(connection: Connection, project: str, view: str) -> bool:
             return before is not None and view in before.active
         new, old = before.filling[view], before.active.get(view)
         record = load_fill(connection, project, view, new.fill)
-        if record is None:
+        if record is None or _behind_goal(connection, project, record):
             return False
         reply = _switch_once(connection, project, before, new, old, record)
         if reply == b"OK":
@@ -293,7 +298,7 @@ def refill(
         definition = before.plan.view(view)
         assert isinstance(definition, StreamView)
         facts = topic_facts(kafka, [before.plan.source(definition.source).topic])
-        change = _Publication(connection, before.plan, before, facts)
+        change = Publication(connection, before.plan, before, facts)
         fill = change.begin_again(definition)
         if change.commit():
             change.retire_removed()
@@ -338,6 +343,14 @@ def new_id() -> str:
 def began_at(fill: str) -> int:
     """When a fill began, microseconds, by its id; 0 for an id of another form."""
     return int(fill[:11], 16) * 1000 if re.fullmatch("[0-9a-f]{17}", fill) else 0
+
+
+def _behind_goal(connection: Connection, project: str, fill: Fill) -> bool:
+    """Positions never go back but with all of Redis, so this may be asked before the switch."""
+    if fill.known_from is None:
+        return False
+    positions = read_positions(connection, project, fill, fill.partitions)
+    return any(positions.get(p, 0) < end for p, end in fill.known_from.goal.items())
 
 
 def _switch_once(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import msgspec
 
+from headwater.events.timestamps import format_timestamp
 from headwater.plans.plan import Plan, StreamView, View
 
 
@@ -33,8 +34,34 @@ class PublishedPlan(msgspec.Struct, frozen=True):
     filling: dict[str, Filling] = {}
 
 
+class KnownFrom(msgspec.Struct, frozen=True):
+    """Where rows begin that a worker was told to begin: no event before that is in any of them.
+
+    Attributes:
+        asked: "earliest", "latest" or a broker time (RFC 3339).
+        at: when the worker was told, microseconds since the epoch.
+        offsets: partition -> the first offset that counts; partitions added later count from 0.
+        goal: partition -> where the topic ended then; readers get the rows when they have come so far.
+    """
+
+    asked: str
+    at: int
+    offsets: dict[int, int]
+    goal: dict[int, int]
+
+    def text(self) -> str:
+        """For people, such as "2026-11-21T18:30:00Z" or "the log's start"."""
+        if self.asked == "earliest":
+            return "the log's start"
+        return format_timestamp(self.at) if self.asked == "latest" else self.asked
+
+
 class Fill(msgspec.Struct, frozen=True):
-    """The record of one life of a view's rows. `state` is "filling", "active" or "retired"."""
+    """The record of one life of a view's rows. `state` is "filling", "active" or "retired".
+
+    `known_from`: None where the rows know all events. `fed_from`: partition -> the first offset that workers read
+    for it (0 where it is not named); what lies before came from the lake, or is in no row.
+    """
 
     id: str
     view: str
@@ -44,6 +71,8 @@ class Fill(msgspec.Struct, frozen=True):
     partitions: int
     state: str
     retention_ms: int = 604_800_000
+    known_from: KnownFrom | None = None
+    fed_from: dict[int, int] = {}
 
 
 def stream_fills(plan: PublishedPlan) -> list[tuple[StreamView, str]]:

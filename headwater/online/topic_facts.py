@@ -55,6 +55,23 @@ def topic_facts(kafka: Mapping[str, str], topics: Iterable[str], *, offsets: boo
     return facts
 
 
+def offsets_at(kafka: Mapping[str, str], topic: str, partitions: int, time: int) -> dict[int, int]:
+    """Partition -> the first offset whose record's time is `time` (microseconds) or later; those without are left out.
+
+    Raises:
+        KafkaUnreachable: no broker answers.
+    """
+    with _asking(kafka) as (client, module):
+        from confluent_kafka import TopicPartition
+
+        # Kafka knows whole milliseconds.
+        spec = module.OffsetSpec.for_timestamp(-(-time // 1000))
+        places = dict.fromkeys([TopicPartition(topic, p) for p in range(partitions)], spec)
+        futures = client.list_offsets(places, request_timeout=TIMEOUT)
+        found = {place.partition: future.result().offset for place, future in futures.items()}
+    return {p: offset for p, offset in found.items() if offset >= 0}
+
+
 def committed_offsets(kafka: Mapping[str, str], group: str, topic: str, partitions: int) -> dict[int, int]:
     """Partition -> the next offset that a consumer group has committed; partitions without one are left out.
 
