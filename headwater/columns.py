@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -127,14 +128,21 @@ def _fill(dtype: str) -> Any:
     return _FILL[dtype] if dtype in SCALARS else []
 
 
+_WHOLE: dict[str, Dtype] = {"timestamp": "int64"}
+"""What the elements of a list are cast to before they are read."""
+
+
 def _lists(array: Any, dtype: str) -> list[list[Any]]:
     """Python lists of an Arrow array of lists, [] for null; pairs are lists too, timestamps int microseconds."""
     if element_of(dtype) == "timestamp":
         array = array.cast(arrow_type(dtype.replace("timestamp", "int64")))
-    items = array.to_pylist()
     if is_counts(dtype):
+        items = array.to_pylist()
         return [[[pair["value"], pair["count"]] for pair in pairs or ()] for pairs in items]
-    return [[] if values is None else values for values in items]
+    # Cut from the elements of all of them: Arrow's own way makes a scalar of each.
+    ends = np.concatenate([[0], np.cumsum(array.value_lengths().fill_null(0).to_numpy(zero_copy_only=False))])
+    flat = Column.from_arrow(_WHOLE.get(element_of(dtype), element_of(dtype)), array.flatten()).values.tolist()
+    return [flat[a:b] for a, b in pairwise(ends.tolist())]
 
 
 def _array(items: list[Any], dtype: str) -> NDArray[Any]:

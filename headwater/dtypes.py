@@ -2,12 +2,13 @@
 
 Everything is normalised to 64 bits at the border, so inside there are only these names:
 "int64", "float64", "string", "bool", "timestamp" (int64 microseconds since the epoch, UTC)
-and "bytes"; of features also lists of one of these ("list[int64]"), and lists of pairs [value, count]
-("counts[int64]").
+and "bytes", and lists of one of these ("list[int64]"); of features also lists of pairs [value, count]
+("counts[int64]"). A vector is a list whose length is said beside its type.
 """
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
@@ -22,7 +23,7 @@ Dtype = Literal[
 ]  # fmt: skip
 DTYPES: tuple[str, ...] = get_args(Dtype)
 SCALARS = DTYPES[:6]
-"""Types of one value: what a column of an event may be."""
+"""Types of one value."""
 NUMERIC: tuple[str, ...] = ("int64", "float64")
 FIXED: tuple[str, ...] = ("int64", "float64", "bool", "timestamp")
 """Types whose value fills one 8-byte slot; the others lie in a row's tail."""
@@ -33,9 +34,30 @@ _FEAST = {
 }  # fmt: skip
 
 
+_ARRAY = re.compile(r"Array\((\w+)(?:, (-?\d+))?\)")
+
+
 def from_feast(feast_type: Any) -> Dtype | None:
-    """Our name of a Feast type of one value (`feast.types.Int64`), None where we have none. Does not import Feast."""
-    return _FEAST.get(str(feast_type))  # type: ignore[return-value]
+    """Our name of a Feast type (`feast.types.Int64`, `Array(Int64)`), None where we have none. Does not import Feast."""
+    array = _ARRAY.fullmatch(str(feast_type))
+    dtype = _FEAST.get(array[1] if array else str(feast_type))
+    return list_of(dtype) if array and dtype else dtype  # type: ignore[arg-type, return-value]
+
+
+def vector_length(feast_type: Any) -> int | None:
+    """The length that a type's name tells, such as 3 of "Array(Float32, 3)"; None where it tells none."""
+    array = _ARRAY.fullmatch(str(feast_type))
+    return int(array[2]) if array and array[2] else None
+
+
+def vector_name(feast_type: Any, length: int) -> str:
+    """The name of lists of a fixed length: "Array(Float32, 3)" for lists of Float32."""
+    return f"Array({feast_type}, {length})"
+
+
+def shown(dtype: str, length: int | None = None) -> str:
+    """A type as people read it: "int64", "list[float64] of 384"."""
+    return dtype if length is None else f"{dtype} of {length}"
 
 
 def feast_name(dtype: str) -> str:

@@ -8,7 +8,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headwater.aggregations.approx_distinct import FULL, REGISTERS, pack
-from headwater.aggregations.components import Events, Extreme, States, TextExtreme, Total, Values, as_bytes, objects_of
+from headwater.aggregations.components import (
+    Events,
+    Extreme,
+    States,
+    TextExtreme,
+    Total,
+    Values,
+    objects_of,
+    tail_values,
+)
 from headwater.aggregations.distinct_values import DistinctValues
 from headwater.aggregations.hash_sets import HashSet
 from headwater.aggregations.last_n import LastN
@@ -42,7 +51,7 @@ def decoded(component: Component, column: pa.ChunkedArray) -> States:
         case Extreme():
             return States(_ordered(component.dtype, array, component.empty[0])[:, None])
         case TextExtreme():
-            return States(np.zeros((len(array), 1), np.int64), _objects(array))
+            return States(np.zeros((len(array), 1), np.int64), _objects(array, "string"))
         case DistinctValues():
             return component.state_of(_ints(array))
         case ValueCounts():
@@ -79,7 +88,7 @@ def _latest(component: Latest, array: pa.Array) -> States:
     for i, name in enumerate(("t", "p", "o")):
         words[:, i] = np.where(valid, _ints(_field(array, name)), NONE if i == 0 else 0)
     if component.variable:
-        return States(words, _objects(_field(array, "v")))
+        return States(words, _objects(_field(array, "v"), component.dtype))
     words[:, 3] = np.where(valid, _ordered(component.dtype, _field(array, "v"), 0), 0)
     return States(words)
 
@@ -104,8 +113,8 @@ def _ordered(dtype: Dtype, array: pa.Array, empty: int) -> NDArray[np.int64]:
     return np.where(column.mask(), to_ordered(column.values, dtype), empty)
 
 
-def _objects(array: pa.Array) -> NDArray[Any]:
-    return objects_of([None if v is None else as_bytes(v) for v in array.to_pylist()])
+def _objects(array: pa.Array, dtype: str) -> NDArray[Any]:
+    return objects_of([None if v is None else tail_values([v], dtype)[0] for v in array.to_pylist()])
 
 
 def _packed(state: dict[str, Any] | None) -> bytes | None:

@@ -196,6 +196,8 @@ class _Writer:
 
     def _plain(self, column: str) -> str:
         """A column's value as it stands in a state: timestamps are microseconds."""
+        if self.dtypes[column] == "list[timestamp]":
+            return f"TRANSFORM({_q(column)}, e -> UNIX_MICROS(e))"
         return f"UNIX_MICROS({_q(column)})" if self.dtypes[column] == "timestamp" else _q(column)
 
     def _hash_sets(self) -> str:

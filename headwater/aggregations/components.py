@@ -15,9 +15,10 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from headwater.aggregations.list_values import pack_list, unpack_list
 from headwater.aggregations.numbers import INT64_MAX, INT64_MIN, add_wide, scaled, to_ordered, wide_sums
 from headwater.columns import Column
-from headwater.dtypes import Dtype
+from headwater.dtypes import Dtype, is_list
 from headwater.events.select import Selected
 from headwater.expressions.syntax import Expr
 
@@ -284,8 +285,15 @@ def as_bytes(value: Any) -> bytes:
     return value if isinstance(value, bytes) else value.encode("utf-8", "surrogatepass")
 
 
-def from_bytes(value: bytes, dtype: str) -> str | bytes:
-    """The inverse of `as_bytes`."""
+def tail_values(values: Sequence[Any], dtype: str) -> list[bytes]:
+    """How strings, bytes values or lists of a column lie in a row."""
+    return [pack_list(v, dtype) for v in values] if is_list(dtype) else [as_bytes(v) for v in values]
+
+
+def from_bytes(value: bytes, dtype: str) -> Any:
+    """The string, bytes value or list that lies so in a row."""
+    if is_list(dtype):
+        return unpack_list(value, dtype)
     return value if dtype == "bytes" else value.decode("utf-8", "surrogatepass")
 
 

@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from headwater.aggregations.components import Ints, Runs, States, as_bytes, objects_of
+from headwater.aggregations.components import Ints, Runs, States, objects_of, tail_values
 from headwater.aggregations.numbers import INT64_MIN, to_ordered
 from headwater.dtypes import FIXED, Dtype
 from headwater.expressions.syntax import Expr
@@ -19,7 +19,7 @@ NONE = INT64_MIN
 
 @dataclass(frozen=True)
 class Latest:
-    """4 words: event time, partition, offset, and the value (for strings and bytes: variable)."""
+    """4 words: event time, partition, offset, and the value (for strings, bytes and lists: variable)."""
 
     column: str
     dtype: Dtype
@@ -29,7 +29,7 @@ class Latest:
 
     @property
     def variable(self) -> bool:
-        """Strings and bytes lie in the row's tail."""
+        """Strings, bytes and lists lie in the row's tail."""
         return self.dtype not in FIXED
 
     def reduce(self, runs: Runs) -> States:
@@ -44,8 +44,9 @@ class Latest:
         if not self.variable:
             words[:, 3] = np.where(found, to_ordered(column.values[at], self.dtype), 0)
             return States(words)
-        values = [as_bytes(v) if ok else None for v, ok in zip(column.values[at].tolist(), found.tolist(), strict=True)]
-        return States(words, objects_of(values))
+        objects = objects_of(tail_values(column.values[at].tolist(), self.dtype))
+        objects[~found] = None
+        return States(words, objects)
 
     def merge_runs(self, states: States, starts: Ints) -> States:
         """The last state of each run that has a value: later tiles are later in time."""

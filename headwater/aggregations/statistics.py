@@ -33,7 +33,7 @@ from headwater.aggregations.quantiles import Buckets, quantiles
 from headwater.aggregations.squares import Squares, variances
 from headwater.aggregations.value_counts import ValueCounts
 from headwater.columns import Column
-from headwater.dtypes import FIXED
+from headwater.dtypes import FIXED, is_list
 from headwater.errors import ReadError
 from headwater.plans.plan import Feature
 
@@ -189,7 +189,7 @@ def _texts(feature: Feature, states: States) -> Column:
     assert states.objects is not None
     items = [None if v is None else from_bytes(v, feature.dtype) for v in states.objects.tolist()]
     valid = np.fromiter((v is not None for v in items), np.bool_, len(items))
-    filler = b"" if feature.dtype == "bytes" else ""
+    filler: Any = [] if is_list(feature.dtype) else b"" if feature.dtype == "bytes" else ""
     return Column(
         feature.dtype, objects_of([filler if v is None else v for v in items]), None if valid.all() else valid
     )

@@ -20,7 +20,7 @@ from headwater.definitions.operators import (
     TopK,
     Var,
 )
-from headwater.definitions.sources import SnapshotSource, StreamSource
+from headwater.definitions.sources import SnapshotSource, StreamSource, Vector
 from headwater.definitions.views import BatchView, StreamView
 
 __all__ = [
@@ -45,4 +45,5 @@ __all__ = [
     "Sum",
     "TopK",
     "Var",
+    "Vector",
 ]

@@ -7,6 +7,7 @@ written into registries, and Feast cannot read a registry whose classes are gone
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from feast import ValueType
@@ -15,6 +16,7 @@ from feast.protos.feast.core.DataSource_pb2 import DataSource as DataSourceProto
 
 from headwater.definitions.expectations import expectation_facts
 from headwater.definitions.facts import SourceFacts, decode_source_facts, encode_facts
+from headwater.dtypes import vector_name
 
 EVENT_TIMESTAMP = "event_timestamp"
 """The time column of a BatchView's snapshots."""
@@ -74,7 +76,8 @@ class StreamSource(_OwnSource):
         name: how views and queries name it.
         topic: the Kafka topic; the source's name where it is left out.
         event_time: the column of type UnixTimestamp that says when the event happened.
-        schema: column name -> Feast type (Int64, Float64, String, Bool, UnixTimestamp, Bytes).
+        schema: column name -> Feast type (Int64, Float64, String, Bool, UnixTimestamp, Bytes, an Array of one of
+            them), or Vector(LENGTH).
         key: the column that `headwater produce` keys messages by.
         tolerance: how far past its broker timestamp an event may be dated, such as "1d".
         expect: expectations that hold for each event; what fails is quarantined.
@@ -183,7 +186,7 @@ def feast_type(name: str) -> Any:
     import feast.types
 
     if name.startswith("Array("):
-        return feast.types.Array(feast_type(name[6:-1]))
+        return feast.types.Array(feast_type(name[6:-1].partition(",")[0]))
     return getattr(feast.types, name, feast.types.String)
 
 
@@ -191,7 +194,26 @@ def type_names(schema: Mapping[str, Any] | Sequence[Any]) -> dict[str, str]:
     """Column -> name of its Feast type, of a mapping or of a list of Feast fields."""
     if isinstance(schema, Mapping):
         return {str(name): str(dtype) for name, dtype in schema.items()}
-    return {str(field.name): str(field.dtype) for field in schema}
+    return {str(field.name): _type_name(field) for field in schema}
+
+
+def _type_name(field: Any) -> str:
+    length = getattr(field, "vector_length", 0)
+    return vector_name(field.dtype.base_type, length) if length else str(field.dtype)
+
+
+@dataclass(frozen=True)
+class Vector:
+    """In a schema: lists of exactly `length` values, such as an embedding. `of` is a Feast type.
+
+    Feast's own way to say it works too: `Field(name=…, dtype=Array(Float32), vector_length=384)`.
+    """
+
+    length: int
+    of: Any = "Float64"
+
+    def __str__(self) -> str:
+        return vector_name(self.of, self.length)
 
 
 # Feast writes a class's module into the registry; this one stays when the file moves.

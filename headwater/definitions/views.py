@@ -211,7 +211,7 @@ def _stream_schema(name: str, facts: StreamFacts, entities: list[Entity], source
 
 
 def _field(field: plan.Field) -> Field:
-    return Field(name=field.name, dtype=feast_type(feast_name(field.dtype)))
+    return Field(name=field.name, dtype=feast_type(feast_name(field.dtype)), vector_length=field.length or 0)
 
 
 def _timedelta(ttl: Any) -> timedelta:

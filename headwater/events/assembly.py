@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headwater.columns import Column, normalised
-from headwater.dtypes import numpy_dtype
-from headwater.events.cursor import Rows
+from headwater.dtypes import is_list, numpy_dtype
+from headwater.events.cursor import Cursor, Rows, pick
 from headwater.events.decode import Decoded
+from headwater.events.lists import list_column, list_misfit, object_array
 from headwater.plans.plan import Field
 
 
@@ -32,6 +33,19 @@ class Assembly:
         self._values[name][rows] = values
         self._valid[name][rows] = True
 
+    def put_lists(self, f: Field, cursor: Cursor, rows: Rows, lists: Sequence[Sequence[Any]]) -> None:
+        """The lists of a column at some places, none of them null; events with one that does not fit die."""
+        column, bad = list_column(f, lists)
+        if bad.any():
+            wrong = np.flatnonzero(bad)
+            # The place names the field already.
+            cursor.fail(pick(rows, bad), lambda i: list_misfit(f, lists[int(wrong[i])]).removeprefix(f"{f.name}: "))
+        self.put(f.name, rows, column.values)
+
+    def column(self, name: str) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """The values of a column as they are now, and where there is one."""
+        return self._values[name], self._valid[name]
+
     def decoded(self, failures: Mapping[int, str]) -> Decoded:
         """The columns of all events that did not fail."""
         keep: Any = slice(None)
@@ -47,6 +61,8 @@ class Assembly:
 
 
 def _empty(dtype: str, length: int) -> NDArray[Any]:
+    if is_list(dtype):
+        return object_array([] for _ in range(length))
     if dtype in ("string", "bytes"):
         return np.full(length, "" if dtype == "string" else b"", object)
     return np.zeros(length, numpy_dtype(dtype))

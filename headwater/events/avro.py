@@ -14,9 +14,11 @@ from typing import Any
 
 import numpy as np
 
+from headwater.dtypes import is_list
 from headwater.errors import MissingExtra
 from headwater.events.assembly import Assembly
-from headwater.events.avro_types import Fixed, Number, Record, Sized, Type, Union, compile_type
+from headwater.events.avro_lists import list_reader
+from headwater.events.avro_types import Blocks, Fixed, Number, Record, Sized, Type, Union, compile_type
 from headwater.events.conversions import Decimals, conversion
 from headwater.events.cursor import Cursor, Rows, pick
 from headwater.events.schemas import Schema
@@ -136,6 +138,8 @@ def _reader(type_: Type, field: Field) -> Reader:
         return _union_reader(type_, field)
     if type_.name == "null":
         return lambda cursor, rows, columns: None
+    if is_list(field.dtype) and isinstance(type_, Blocks) and type_.name == "array":
+        return list_reader(type_, field, _reader)
     kind, raw = _raw(type_, field.dtype)
     found = conversion(kind, field.dtype)
     if found is None:

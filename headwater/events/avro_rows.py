@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from headwater.dtypes import element_of, is_list
 from headwater.errors import UsageError
 from headwater.events.avro import described, parse_type, parsed_schema
-from headwater.events.avro_types import Number, Record, Type, Union
+from headwater.events.avro_types import Blocks, Number, Record, Type, Union
+from headwater.events.json_rows import physical
 from headwater.events.schemas import Schemas, schema_to_write
 from headwater.events.timestamps import format_timestamp
 from headwater.plans.plan import Source
@@ -34,6 +36,9 @@ _WRITABLE = {
     "bool": ("boolean",), "bytes": ("bytes", "fixed"), "timestamp": ("long", "string"),
 }  # fmt: skip
 _TIMES = ("", "timestamp-micros", "timestamp-millis", "local-timestamp-micros", "local-timestamp-millis")
+
+
+_TYPES |= {f"list[{element}]": {"type": "array", "items": kind} for element, kind in _TYPES.items()}
 
 
 def own_schema(source: Source) -> str:
@@ -89,14 +94,16 @@ class AvroRows:
         if name not in self._fields:
             raise UsageError(f"{self._place} has no field {name!r}, which the file has. Register a schema that has it.")
         if name not in self._prepared:
-            self._prepared[name] = self._writer(name, self._fields[name])
-        if column.dtype.is_temporal():
-            column = column.to_physical()
-        return self._prepared[name](column.to_list())
+            self._prepared[name] = self._writer(name, self._fields[name], self._source.field(name).dtype)
+        return self._prepared[name](physical(column).to_list())
 
-    def _writer(self, name: str, type_: Type) -> Callable[[Sequence[Any]], list[Any]]:
-        dtype = self._source.field(name).dtype
+    def _writer(self, name: str, type_: Type, dtype: str) -> Callable[[Sequence[Any]], list[Any]]:
         for one in type_.branches if isinstance(type_, Union) else [type_]:
+            if is_list(dtype) and isinstance(one, Blocks) and one.name == "array":
+                write = self._writer(name, one.item, element_of(dtype))
+                return lambda items: [None if x is None else write(x) for x in items]
+            if is_list(dtype):
+                continue
             if one.name in _WRITABLE[dtype] and (one.logical in _TIMES or dtype != "timestamp"):
                 return lambda items: [None if x is None else self._written(name, one, dtype, x) for x in items]
         raise UsageError(

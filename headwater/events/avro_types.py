@@ -227,6 +227,14 @@ def enter(cursor: Cursor, rows: Rows) -> bool:
     return True
 
 
+def block_size(data: bytes, at: int, end: int) -> tuple[int, int]:
+    """How many items the next block of an array has, 0 behind the last one, and where they begin."""
+    count, at = _number(data, at, end)
+    if count < 0:
+        _, at = _size(data, at, end)
+    return abs(count), at
+
+
 def _within(at: int, end: int) -> int:
     if at > end:
         raise Unreadable(TOO_EARLY)

@@ -10,6 +10,7 @@ depends on its own bytes alone.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -63,6 +64,14 @@ class Cursor:
 
     def __len__(self) -> int:
         return len(self.end)
+
+    def within(self, at: Ints, end: Ints) -> Cursor:
+        """A cursor over parts of the same bytes, one level deeper."""
+        inner = copy(self)
+        inner.at, inner.end, inner.reasons = at.copy(), end.copy(), {}
+        inner.place, inner.depth = "", self.depth + 1
+        inner._alive = np.ones(len(at), np.bool_)
+        return inner
 
     def alive(self, rows: Rows) -> Mask:
         """Which of the rows can still be read."""

@@ -3,7 +3,7 @@
 The rules: an event is a JSON object with the schema's field names. Unknown fields are ignored, missing
 ones are null, NaN and infinities are null, timestamps are RFC 3339 or integers of microseconds (without
 a zone UTC), bytes are base64. What does not fit (broken JSON, another type, a number outside of 64 bits,
-a nesting of more than 100, invalid UTF-8) is a failure with its reason.
+a nesting of more than 100, invalid UTF-8) is a failure with its reason; of lists, `lists.py` says what fits.
 
 A batch is read by the compiled reader where there is one (json_columns.py), and what that calls odd here: in one
 sweep, or, when anything in it fails, one by one. All ways decide alike, so what becomes of an event never depends on
@@ -23,8 +23,10 @@ from msgspec.structs import astuple
 from numpy.typing import NDArray
 
 from headwater.columns import Column, normalised
+from headwater.dtypes import is_list
 from headwater.events.batch import concat_columns
 from headwater.events.json_columns import JsonColumns
+from headwater.events.lists import list_column, list_misfit
 from headwater.events.payloads import Payloads
 from headwater.events.timestamps import parse_timestamps
 from headwater.plans.plan import Field, Source
@@ -38,6 +40,7 @@ _BLOCK = 2_000
 _TYPES: dict[str, Any] = {
     "int64": int, "float64": float, "string": str, "bool": bool, "timestamp": str | int, "bytes": bytes,
 }  # fmt: skip
+_TYPES |= {f"list[{element}]": list.__class_getitem__(kind) for element, kind in _TYPES.items()}
 _REFUSALS = (msgspec.DecodeError, UnicodeDecodeError, OverflowError, ValueError, TypeError, RecursionError)
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _STRING_OR_NAN = re.compile(rb'"(?:[^"\\]|\\.)*"|-?\bInfinity\b|\bNaN\b', re.DOTALL)
@@ -143,6 +146,8 @@ class Decoder:
             item = getattr(event, slot)
             if f.dtype in ("int64", "timestamp") and isinstance(item, int) and not _fits_64_bits(item):
                 return f"{f.name}: an integer that does not fit 64 bits"
+            if f.dtype == "list[int64]" and not all(map(_fits_64_bits, item or ())):
+                return list_misfit(f, item)
         return event
 
     def _columns(self, index: NDArray[np.int64], events: list[Any], failures: dict[int, str]) -> Decoded:
@@ -155,7 +160,7 @@ class Decoder:
             columns[f.name], bad = _column(f, items[f.name])
             if bad is not None and bad.any():
                 for i in np.flatnonzero(bad & ~wrong).tolist():
-                    failures[int(index[i])] = _not_a_timestamp(f.name, items[f.name][i])
+                    failures[int(index[i])] = _misfit(f, items[f.name][i])
                 wrong |= bad
         if wrong.any():
             index, columns = index[~wrong], {name: c.take(~wrong) for name, c in columns.items()}
@@ -172,10 +177,13 @@ def _with_odd(columns: dict[str, Column], count: int, odd: NDArray[np.int64], re
     return Decoded(index[order], together, {int(odd[i]): text for i, text in rest.failures.items()})
 
 
-def _not_a_timestamp(field: str, item: Any) -> str:
+def _misfit(f: Field, item: Any) -> str:
+    """Why a timestamp or a list does not fit."""
+    if isinstance(item, list):
+        return list_misfit(f, item)
     if isinstance(item, int) and not _fits_64_bits(item):
-        return f"{field}: an integer that does not fit 64 bits"
-    return f"{field}: {ascii(item)[:60]} is not an RFC 3339 timestamp of the years 1 to 9999"
+        return f"{f.name}: an integer that does not fit 64 bits"
+    return f"{f.name}: {ascii(item)[:60]} is not an RFC 3339 timestamp of the years 1 to 9999"
 
 
 def _fits_64_bits(item: int) -> bool:
@@ -214,7 +222,9 @@ def _null_for_nan(match: re.Match[bytes]) -> bytes:
 
 
 def _column(f: Field, items: Sequence[Any]) -> tuple[Column, NDArray[np.bool_] | None]:
-    """The column, and for timestamps where a text is none."""
+    """The column, and for timestamps and lists where one does not fit."""
+    if is_list(f.dtype):
+        return list_column(f, items)
     if f.dtype == "timestamp":
         values, valid, bad = parse_timestamps(items)
         return Column("timestamp", values, None if valid.all() else valid), bad

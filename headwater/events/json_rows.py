@@ -7,11 +7,12 @@ are sent. Timestamps become RFC 3339 with a Z (those without a zone are UTC), by
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import polars as pl
 
+from headwater.dtypes import element_of, is_list
 from headwater.errors import UsageError
 from headwater.plans.plan import Source
 
@@ -19,6 +20,7 @@ _TYPES: dict[str, Any] = {
     "int64": pl.Int64, "float64": pl.Float64, "string": pl.String, "bool": pl.Boolean, "bytes": pl.Binary,
     "timestamp": pl.Datetime("us", "UTC"),
 }  # fmt: skip
+_TYPES |= {f"list[{element}]": pl.List(kind) for element, kind in _TYPES.items()}
 
 
 def typed(frame: pl.DataFrame, source: Source) -> pl.DataFrame:
@@ -79,6 +81,8 @@ def key_texts(frame: pl.DataFrame, source: Source) -> Sequence[str | bytes | Non
 
 
 def _cast(column: pl.Series, dtype: str) -> pl.Series:
+    if is_list(dtype):
+        return _cast_lists(column, dtype)
     if column.dtype.is_float() and dtype != "float64":
         # Pandas writes integers with nulls as doubles with NaN.
         column = column.fill_nan(None)
@@ -91,7 +95,38 @@ def _cast(column: pl.Series, dtype: str) -> pl.Series:
     return column.cast(_TYPES[dtype])
 
 
+def physical(column: pl.Series) -> pl.Series:
+    """The column with microseconds for timestamps."""
+    if isinstance(column.dtype, pl.List):
+        return column.cast(pl.List(pl.Int64)) if column.dtype.inner.is_temporal() else column
+    return column.to_physical() if column.dtype.is_temporal() else column
+
+
+def _cast_lists(column: pl.Series, dtype: str) -> pl.Series:
+    """The elements are cast all at once, and each list is put together again."""
+    if isinstance(column.dtype, pl.Array):
+        column = column.arr.to_list()
+    if not isinstance(column.dtype, pl.List):
+        raise pl.exceptions.InvalidOperationError("one value is no list")
+    return _each_element(column, lambda elements: _cast(elements, element_of(dtype)))
+
+
+def _each_element(column: pl.Series, change: Callable[[pl.Series], pl.Series]) -> pl.Series:
+    rows = column.to_frame("lists").with_row_index()
+    # An empty list would explode into a null.
+    some = rows.filter(pl.col("lists").list.len() > 0).explode("lists")
+    changed = some.with_columns(change(some["lists"]).alias("lists"))
+    lists = changed.group_by("index", maintain_order=True).agg("lists")
+    empty = rows.filter(pl.col("lists").list.len() == 0).select(
+        "index", pl.lit([], lists["lists"].dtype).alias("lists")
+    )
+    found = rows.select("index").join(pl.concat([lists, empty]), on="index", how="left", maintain_order="left")
+    return found["lists"].alias(column.name)
+
+
 def _written(column: pl.Series) -> pl.Series:
+    if isinstance(column.dtype, pl.List):
+        return _each_element(column, _written)
     if isinstance(column.dtype, pl.Datetime):
         return column.dt.replace_time_zone(None).dt.to_string("%Y-%m-%dT%H:%M:%S%.fZ")
     if column.dtype == pl.Binary:

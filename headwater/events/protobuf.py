@@ -13,14 +13,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import date
+from itertools import chain
 from operator import attrgetter
 from typing import Any
 
 import numpy as np
 
+from headwater.dtypes import element_of, is_list
 from headwater.events.assembly import Assembly
 from headwater.events.conversions import Decimals, conversion
 from headwater.events.cursor import MAX_DEPTH, Cursor, Ints, Rows, pick
+from headwater.events.lists import split
 from headwater.events.protobuf_files import message_class, parsed_file
 from headwater.events.schemas import Schema
 from headwater.plans.plan import Field, Source
@@ -144,7 +147,35 @@ def is_repeated(descriptor: Any) -> bool:
     return bool(descriptor.label == descriptor.LABEL_REPEATED) if found is None else bool(found)
 
 
+def _list_column(descriptor: Any, field: Field) -> Column | None:
+    """Reads a repeated field; None where its elements cannot be read as the column's. An empty list is never null."""
+    element = element_of(field.dtype)
+    kind, values = _values_of(descriptor, element)
+    found, get = conversion(kind, element), attrgetter(descriptor.name)
+    if found is None or described(descriptor) == "map":
+        return None
+    convert = found.convert
+
+    def put(cursor: Cursor, rows: Ints, messages: Sequence[Any], columns: Assembly) -> None:
+        items = list(map(get, messages))
+        counts = np.fromiter(map(len, items), np.int64, len(items))
+        owner = np.repeat(rows, counts)
+        raw, (wrong, why) = values(list(chain.from_iterable(items)))
+        if wrong:
+            cursor.fail(owner[wrong], why)
+        converted, bad, reason = convert(raw)
+        if bad is not None and bad.any():
+            places = np.flatnonzero(bad)
+            cursor.fail(owner[places], lambda i: reason(int(places[i])))
+        flat = converted.tolist() if isinstance(converted, np.ndarray) else converted
+        columns.put_lists(field, cursor, rows, list(split(flat, counts)))
+
+    return put
+
+
 def _column(descriptor: Any, field: Field) -> Column:
+    if is_list(field.dtype) and is_repeated(descriptor) and (lists := _list_column(descriptor, field)) is not None:
+        return lists
     kind, values = _values_of(descriptor, field.dtype)
     found = None if is_repeated(descriptor) else conversion(kind, field.dtype)
     if found is None:

@@ -12,7 +12,9 @@ import struct
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from headwater.dtypes import element_of, is_list
 from headwater.errors import UsageError
+from headwater.events.json_rows import physical
 from headwater.events.protobuf import described, is_repeated
 from headwater.events.protobuf_files import message_class, parsed_file
 from headwater.events.schemas import Schemas, schema_to_write
@@ -38,14 +40,16 @@ def own_schema(source: Source) -> str:
     file: Any = FileDescriptorProto(name=f"{source.name}.proto", syntax="proto3")
     message = file.message_type.add(name=source.name)
     for number, f in enumerate(source.fields, 1):
-        added = message.field.add(name=f.name, number=number, type=_TYPES[f.dtype], label=1)
-        if f.dtype == "timestamp":
-            # A message can be absent as it is.
+        added = message.field.add(name=f.name, number=number, type=_TYPES[element_of(f.dtype)], label=1)
+        if element_of(f.dtype) == "timestamp":
             added.type_name = f".{_TIMESTAMP}"
-        else:
+        if is_list(f.dtype):
+            added.label = 3
+        elif f.dtype != "timestamp":
+            # A message can be absent as it is.
             added.proto3_optional, added.oneof_index = True, len(message.oneof_decl)
             message.oneof_decl.add(name=f"_{f.name}")
-    if any(f.dtype == "timestamp" for f in source.fields):
+    if any(element_of(f.dtype) == "timestamp" for f in source.fields):
         file.dependency.append("google/protobuf/timestamp.proto")
     return base64.b64encode(file.SerializeToString()).decode()
 
@@ -90,13 +94,13 @@ class ProtobufRows:
     def _column(self, name: str, column: pl.Series) -> Sequence[Any]:
         if name not in self._writers:
             self._writers[name] = self._writer(name)
-        if column.dtype.is_temporal():
-            column = column.to_physical()
+        column = physical(column)
         write, field = self._writers[name], self._made.DESCRIPTOR.fields_by_name[name]
         if column.null_count() and not field.has_presence:
             raise UsageError(
-                f"{self._place}: field {name!r} cannot be absent, so a null would become {field.default_value!r}. "
-                f"Register a schema in which it is optional."
+                f"{self._place}: field {name!r} cannot be absent, so a null would become "
+                f"{[] if is_repeated(field) else field.default_value!r}. "
+                + ("Fill it in the file." if is_repeated(field) else "Register a schema in which it is optional.")
             )
         return [None if x is None else write(x) for x in column.to_list()]
 
@@ -105,11 +109,19 @@ class ProtobufRows:
         field = self._made.DESCRIPTOR.fields_by_name.get(name)
         if field is None:
             raise UsageError(f"{self._place} has no field {name!r}, which the file has. Register a schema that has it.")
-        if not is_repeated(field):
-            if dtype == "timestamp" and field.message_type is not None and field.message_type.full_name == _TIMESTAMP:
-                return lambda micros: {"seconds": micros // 1_000_000, "nanos": micros % 1_000_000 * 1000}
-            if field.type in _WRITABLE[dtype]:
-                return format_timestamp if dtype == "timestamp" and field.type == 9 else lambda item: item
+        if is_list(dtype) == is_repeated(field) and described(field) != "map":
+            write = _value_writer(field, element_of(dtype))
+            if write is not None:
+                return (lambda items: list(map(write, items))) if is_list(dtype) else write
         raise UsageError(
             f"{self._place}: field {name!r} is {described(field)}; a column of {dtype} cannot be written to it."
         )
+
+
+def _value_writer(field: Any, dtype: str) -> Callable[[Any], Any] | None:
+    """From a value of a column, or an element of its lists, to one of the field; None where there is no way."""
+    if dtype == "timestamp" and field.message_type is not None and field.message_type.full_name == _TIMESTAMP:
+        return lambda micros: {"seconds": micros // 1_000_000, "nanos": micros % 1_000_000 * 1000}
+    if field.type not in _WRITABLE[dtype]:
+        return None
+    return format_timestamp if dtype == "timestamp" and field.type == 9 else lambda item: item

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from sqlglot import errors as sqlglot_errors
 from sqlglot import exp, parse_one
 
-from headwater.dtypes import Dtype
+from headwater.dtypes import Dtype, is_list
 from headwater.errors import DefinitionError, nearest
 from headwater.expressions import typed
 from headwater.expressions.subset import FUNCTIONS, MAX_DEPTH, MAX_TEXT, OPERATORS, REFUSED
@@ -129,6 +129,8 @@ class _Walk:
         name = node.name
         if name not in self.columns:
             raise Wrong(f"unknown column '{name}'. {nearest(name, self.columns)}")
+        if is_list(self.columns[name]):
+            raise Wrong(f"column '{name}' is {self.columns[name]}; expressions take no lists")
         return Ref(name, self.columns[name])
 
     def literal(self, node: exp.Expression) -> Expr:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal as OneOf
 
-from headwater.dtypes import Dtype
+from headwater.dtypes import Dtype, element_of, is_list
 from headwater.expressions.syntax import Call, Expr, Literal, Ref
 
 Dialect = OneOf["duckdb", "spark"]
@@ -46,14 +46,17 @@ def to_sql(expr: Expr, dialect: Dialect) -> str:
 def normalised_sql(column: str, dtype: Dtype, dialect: Dialect) -> str:
     """SQL that widens `column` (SQL text) to the 64-bit type and normalises doubles.
 
-    NaN and infinities become null, -0.0 becomes 0.0, as `columns.normalised` does.
+    NaN and infinities become null, -0.0 becomes 0.0, as `columns.normalised` does. Lists hold none of them.
     """
-    wide = f"CAST({column} AS {_TYPES[dialect][dtype]})"
+    wide = f"CAST({column} AS {sql_type(dtype, dialect)})"
     return _normalised(wide) if dtype == "float64" else wide
 
 
 def sql_type(dtype: Dtype, dialect: Dialect) -> str:
     """The engine's name of one of our types."""
+    if is_list(dtype):
+        element = sql_type(element_of(dtype), dialect)
+        return f"{element}[]" if dialect == "duckdb" else f"ARRAY<{element}>"
     return _TYPES[dialect][dtype]
 
 

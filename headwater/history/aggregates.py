@@ -211,8 +211,9 @@ def _nullable(dtype: Any, values: NDArray[Any], lo: NDArray[np.int64], hi: NDArr
     valid = hi > lo
     if valid.all():
         return Column(dtype, values)
-    filler = _blank(dtype, 1)[0]
-    return Column(dtype, np.where(valid, values, filler), valid)
+    values = values.copy()
+    values[~valid] = _blank(dtype, 1)
+    return Column(dtype, values, valid)
 
 
 def _blank(dtype: Any, length: int) -> NDArray[Any]:

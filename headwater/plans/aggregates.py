@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from headwater.definitions.facts import OperatorFacts
-from headwater.dtypes import NUMERIC, Dtype, counts_of, list_of
+from headwater.dtypes import NUMERIC, Dtype, counts_of, is_list, list_of
 from headwater.durations import format_duration
 from headwater.errors import nearest
 from headwater.expressions.syntax import Expr
@@ -35,16 +35,23 @@ _COUNTS: dict[str, dict[str, int]] = {
 _TAKES: dict[str, tuple[str, ...]] = {
     "sum": NUMERIC, "mean": NUMERIC, "var": NUMERIC, "stddev": NUMERIC, "approx_quantile": NUMERIC,
 }  # fmt: skip
+_TAKES_LISTS = ("first", "last")
 
 
 def compile_operator(
-    place: str, operator: OperatorFacts, columns: Mapping[str, str], where: Expr | None, problems: Problems
+    place: str,
+    operator: OperatorFacts,
+    columns: Mapping[str, str],
+    lengths: Mapping[str, int | None],
+    where: Expr | None,
+    problems: Problems,
 ) -> list[Feature]:
     """A feature for each window of the operator; none, and noted, where the operator is wrong.
 
     Args:
         place: the operator's place in messages.
         columns: name -> type of the columns it may take, derived ones included.
+        lengths: name -> how long the lists in it are, where that is fixed.
         where: its parsed condition.
     """
     if operator.function not in CLASSES:
@@ -60,9 +67,10 @@ def compile_operator(
         problems.name(f"{place}, name", name)
     if len(problems.errors) > before:
         return []
+    length = None if operator.column is None else lengths.get(operator.column)
     what, result = (operator.function, operator.column, dtype), _result(operator, dtype)
     return [
-        Feature(name, *what, window, hop, where, scale, result, counts.get("n"), counts.get("limit"), q)
+        Feature(name, *what, window, hop, where, scale, result, counts.get("n"), counts.get("limit"), q, length)
         for name, (_, window, hop) in zip(names, windows, strict=True)
     ]
 
@@ -87,6 +95,12 @@ def _column_type(place: str, operator: OperatorFacts, columns: Mapping[str, str]
             place,
             f"{operator.function} needs a column of type {' or '.join(takes)}, '{operator.column}' is {dtype}. "
             f"{nearest(operator.column, fitting)}",
+        )
+    elif not takes and is_list(dtype) and operator.function not in _TAKES_LISTS:
+        problems.add(
+            place,
+            f"{operator.function} takes no lists, '{operator.column}' is {dtype}. {CLASSES['first']} and "
+            f"{CLASSES['last']} take them.",
         )
     return cast(Dtype, dtype)
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from headwater.dtypes import shown
 from headwater.durations import format_duration
 from headwater.expressions.readable import readable
 from headwater.plans.plan import BatchView, Expectation, Feature, Field, Plan, Service, Source, StreamView, View
@@ -135,7 +136,7 @@ def _feature(feature: Feature) -> str:
     n = "" if feature.n is None else f", n {feature.n}"
     n += "" if feature.limit is None else f", limit {feature.limit}"
     n += "" if feature.q is None else f", q {feature.q}"
-    return f"{what} {over}, {feature.dtype}{scale}{n}{where}"
+    return f"{what} {over}, {shown(feature.dtype, feature.length)}{scale}{n}{where}"
 
 
 def _batch(view: BatchView) -> Described:
@@ -148,7 +149,7 @@ def _service(service: Service) -> Described:
 
 
 def _columns(what: str, fields: Sequence[Field]) -> Described:
-    return {f"{what} {f.name}": f.dtype for f in fields}
+    return {f"{what} {f.name}": shown(f.dtype, f.length) for f in fields}
 
 
 def _expectations(expectations: Sequence[Expectation]) -> Described:

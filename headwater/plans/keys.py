@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
-from headwater.dtypes import Dtype
+from headwater.dtypes import Dtype, is_list
 from headwater.errors import nearest
 from headwater.plans.plan import Field
 from headwater.plans.problems import Problems
@@ -36,6 +36,8 @@ def _right_type(at: str, entity: Any, dtype: str, where: str, problems: Problems
     if given != "UNKNOWN" and given not in _VALUE_TYPES:
         known = ", ".join(_VALUE_TYPES)
         problems.add(at, f"expected a value type of a join key ({known}), got {given}.")
+    elif is_list(dtype):
+        problems.add(at, f"its join key '{entity.join_key}' is {dtype} in {where}; a key is one value.")
     elif dtype == "float64":
         problems.add(at, f"its join key '{entity.join_key}' is float64 in {where}; a key cannot be a double.")
     elif given != "UNKNOWN" and _VALUE_TYPES[given] != dtype:

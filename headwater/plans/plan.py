@@ -21,11 +21,12 @@ CODEC_VERSION = 1
 """Version of the row's bytes (rows/codec.py); part of every state hash."""
 
 
-class Field(msgspec.Struct, frozen=True):
-    """A named, typed column of a source, a join key or a feature of a BatchView."""
+class Field(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A named, typed column of a source, a join key or a feature. `length`: how many values its lists have, if fixed."""
 
     name: str
     dtype: Dtype
+    length: int | None = None
 
 
 class Expectation(msgspec.Struct, frozen=True):
@@ -74,7 +75,7 @@ class Feature(msgspec.Struct, frozen=True, omit_defaults=True):
     """One windowed aggregate. `window` and `hop` are microseconds, both None for the lifetime window.
 
     `n`: how many values last_n and top_k give. `limit`: how many values distinct and top_k tell apart.
-    `q`: which quantile, 0 to 1.
+    `q`: which quantile, 0 to 1. `length`: how many values each list has, if that is fixed.
     """
 
     name: str
@@ -89,6 +90,7 @@ class Feature(msgspec.Struct, frozen=True, omit_defaults=True):
     n: int | None = None
     limit: int | None = None
     q: float | None = None
+    length: int | None = None
 
 
 class Derived(msgspec.Struct, frozen=True):
@@ -127,7 +129,7 @@ class StreamView(msgspec.Struct, frozen=True, tag="stream", tag_field="type"):
 
     def outputs(self) -> tuple[Field, ...]:
         """The features as named, typed columns."""
-        return tuple(Field(f.name, f.dtype) for f in self.features)
+        return tuple(Field(f.name, f.dtype, f.length) for f in self.features)
 
 
 class BatchView(msgspec.Struct, frozen=True, tag="batch", tag_field="type"):

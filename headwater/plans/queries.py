@@ -12,6 +12,7 @@ from typing import Any
 
 from headwater.dtypes import Dtype
 from headwater.errors import DefinitionError, MissingExtra, nearest
+from headwater.expressions.sql import sql_type
 from headwater.plans.plan import Field, Source
 
 AS_OF = "as_of"
@@ -23,10 +24,6 @@ LAKE_COLUMNS = (
 )  # fmt: skip
 """What the lake's events tables have beside the source's columns."""
 
-_SQL = {
-    "int64": "BIGINT", "float64": "DOUBLE", "string": "VARCHAR", "bool": "BOOLEAN",
-    "timestamp": "TIMESTAMPTZ", "bytes": "BLOB",
-}  # fmt: skip
 _DTYPES: dict[str, Dtype] = {
     "TINYINT": "int64", "SMALLINT": "int64", "INTEGER": "int64", "BIGINT": "int64", "HUGEINT": "int64",
     "UTINYINT": "int64", "USMALLINT": "int64", "UINTEGER": "int64", "UBIGINT": "int64",
@@ -102,7 +99,7 @@ def _describe(place: str, sql: str, tables: Mapping[str, Sequence[Field]]) -> li
     with duckdb.connect(":memory:", config={"autoinstall_known_extensions": "false"}) as connection:
         connection.execute("SET TimeZone = 'UTC'; SET enable_external_access = false")
         for table, fields in tables.items():
-            columns = ", ".join(f'"{f.name}" {_SQL[f.dtype]}' for f in fields)
+            columns = ", ".join(f'"{f.name}" {sql_type(f.dtype, "duckdb")}' for f in fields)
             connection.execute(f'CREATE TABLE "{table}" ({columns})')
         try:
             return [(row[0], row[1]) for row in connection.execute(f"DESCRIBE {sql}").fetchall()]

@@ -8,13 +8,15 @@ from typing import get_args
 
 from headwater.definitions.facts import SourceFacts
 from headwater.dtypes import _FEAST as FEAST_TYPES
-from headwater.dtypes import from_feast
+from headwater.dtypes import SCALARS, from_feast, vector_length
 from headwater.errors import nearest
 from headwater.plans.expectations import compile_expectations
 from headwater.plans.plan import Field, Format, Source
 from headwater.plans.problems import Problems, repeated
 
 FORMATS: tuple[str, ...] = get_args(Format)
+MOST_ELEMENTS = 65_536
+"""How long a vector may be at most."""
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
 
 
@@ -39,6 +41,8 @@ def compile_source(
     _event_time(place, facts, columns, problems)
     if facts.key is not None and facts.key not in facts.schema:
         problems.add(f"{place}, key", f"no column {facts.key!r} in the schema. {nearest(str(facts.key), facts.schema)}")
+    elif columns.get(str(facts.key), "string") not in SCALARS:
+        problems.add(f"{place}, key", f"'{facts.key}' is {columns[str(facts.key)]}; a key is one value.")
     return Source(
         name=name,
         topic=str(facts.topic),
@@ -71,10 +75,20 @@ def _fields(place: str, schema: Mapping[str, str], problems: Problems) -> tuple[
         ours = from_feast(dtype)
         if ours is None:
             known = ", ".join(FEAST_TYPES)
-            problems.add(f"{place}, column '{name}'", f"expected one of Feast's types {known}, got {dtype}.")
+            problems.add(
+                f"{place}, column '{name}'",
+                f"expected one of Feast's types {known}, an Array of one of them, or Vector(LENGTH), got {dtype}.",
+            )
         elif problems.name(f"{place}, column '{name}'", name):
-            fields.append(Field(name, ours))
+            fields.append(Field(name, ours, _length(f"{place}, column '{name}'", dtype, problems)))
     return tuple(fields)
+
+
+def _length(place: str, dtype: str, problems: Problems) -> int | None:
+    length = vector_length(dtype)
+    if length is not None and not 1 <= length <= MOST_ELEMENTS:
+        problems.add(place, f"expected a length from 1 to {MOST_ELEMENTS:,}, got {length}.")
+    return length
 
 
 def _event_time(place: str, facts: SourceFacts, columns: Mapping[str, str], problems: Problems) -> None:

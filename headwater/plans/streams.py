@@ -20,9 +20,13 @@ from headwater.plans.problems import Problems, repeated
 
 @dataclass
 class _Columns:
-    """The columns that an expression may name. `broken` ones are wrong themselves, which was said already."""
+    """The columns that an expression may name.
+
+    `lengths` are those of vectors. `broken` ones are wrong themselves, which was said already.
+    """
 
     types: dict[str, Any]
+    lengths: dict[str, int | None]
     broken: set[str] = field(default_factory=set)
 
 
@@ -46,7 +50,7 @@ def compile_stream_view(
     place = f"Stream view '{name}'"
     types: dict[str, Any] = {f.name: f.dtype for f in source.fields}
     keys = compile_keys(place, entities, types, f"source '{source.name}'", problems)
-    columns = _Columns(types)
+    columns = _Columns(types, {f.name: f.length for f in source.fields})
     derived = _derived(place, facts.derive, columns, source, problems)
     where = _condition(f"{place}, where", facts.where, columns, problems)
     features = _features(place, facts.features, columns, keys, problems)
@@ -81,7 +85,7 @@ def _features(
         at = f"{place}, feature {describe(operator)}"
         where = _condition(f"{at}, where", operator.where, columns, problems)
         if operator.column is None or operator.column not in columns.broken:
-            features += compile_operator(at, operator, columns.types, where, problems)
+            features += compile_operator(at, operator, columns.types, columns.lengths, where, problems)
     names = {k.name.lower() for k in keys}
     for feature in features:
         if feature.name.lower() in names:

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from headwater.dtypes import element_of
 from headwater.events.admission import Admission, Admitted
 from headwater.plans.plan import Source
 
@@ -98,6 +99,8 @@ def time_text(micros: int) -> str:
 def _written(value: Any, dtype: str, form: Form) -> Any:
     if value is None:
         return None
+    if isinstance(value, list):
+        return [_written(v, element_of(dtype), form) for v in value]
     if dtype == "bytes":
         return base64.b64encode(value).decode()
     if dtype == "timestamp" and form != "integer times":

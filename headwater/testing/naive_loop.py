@@ -19,7 +19,8 @@ from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
-from headwater.plans.plan import Expectation, Feature, Source, StreamView
+from headwater.dtypes import is_list
+from headwater.plans.plan import Expectation, Feature, Field, Source, StreamView
 from headwater.testing.cases import BROKEN, Key, Record
 from headwater.testing.naive_expressions import holds, tidy_double, value_of
 
@@ -83,6 +84,8 @@ def in_window(time: int, at: int, feature: Feature) -> bool:
 
 def admitted(record: Record, source: Source) -> dict[str, Any] | None:
     """The columns of a record, None where it is a dead letter or in quarantine."""
+    if not all(_is_whole(record.values.get(f.name), f) for f in source.fields if is_list(f.dtype)):
+        return None
     event = {f.name: _read(record.values.get(f.name)) for f in source.fields}
     time = event[source.event_time]
     whole = [event[f.name] for f in source.fields if f.dtype == "int64"]
@@ -94,7 +97,18 @@ def admitted(record: Record, source: Source) -> dict[str, Any] | None:
     return event if all(meets) else None
 
 
+def _is_whole(items: list[Any] | None, f: Field) -> bool:
+    """Whether a list is of its vector's length, and each of its elements is a value."""
+    if items is None:
+        return True
+    values = [None if item is None else _read(item) for item in items]
+    fits = all(type(v) is not int or -(2**63) <= v < 2**63 for v in values)
+    return None not in values and fits and f.length in (None, len(items))
+
+
 def _read(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_read(v) for v in value]
     return tidy_double(value) if isinstance(value, float) else value
 
 

@@ -6,15 +6,16 @@ Each pool begins with the plainest values, since a failing case is shrunk toward
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf, nan, nextafter
 from typing import Any
 
+from headwater.dtypes import element_of, is_list
 from headwater.durations import DAY, HOUR, MINUTE
 from headwater.events.select import refs, source_columns
 from headwater.expressions.syntax import Call, Expr, Literal
-from headwater.plans.plan import Source, StreamView
+from headwater.plans.plan import Field, Source, StreamView
 from headwater.testing.cases import Case, Record
 from headwater.testing.naive_loop import NaiveLoop
 
@@ -45,6 +46,8 @@ _EDGES: dict[str, tuple[Any, ...]] = {
     "bool": (),
     "bytes": (b"\x00", b"null", b"\xff" * 300),
 }  # fmt: skip
+LISTS = (1, 0, 2, 300)
+"""How long lists are; those of vectors are their length, and one more."""
 
 
 @dataclass(frozen=True)
@@ -75,13 +78,30 @@ def pools_of(view: StreamView, source: Source) -> Pools:
     plain, edges = {}, {}
     for f in fields:
         suspects = tuple(near.get(f.name, ()))
-        usual = moments[:8] if f.dtype == "timestamp" else _PLAIN[f.dtype]
-        odd = moments if f.dtype == "timestamp" else _EDGES[f.dtype]
+        usual, odd = _suspects(f, moments)
         # Few keys: events must meet in one row.
         few = usual[: 3 if len(keys) == 1 else 2]
         plain[f.name] = (*few, None) if f.name in keys else _each_once((*usual[:2], *suspects, *usual[2:]))
         edges[f.name] = odd[:2] if f.name in keys else odd
     return Pools(_rows_that_count(view, source, plain), plain, edges, times)
+
+
+def _suspects(f: Field, moments: tuple[Any, ...]) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """Plain and odd values of a column."""
+    element = element_of(f.dtype)
+    usual = moments[:8] if element == "timestamp" else _PLAIN[element]
+    odd = moments if element == "timestamp" else _EDGES[element]
+    if not is_list(f.dtype):
+        return usual, odd
+    lengths = LISTS if f.length is None else (f.length,)
+    values = [v for v in usual if v is not None]
+    plain = [_cycled(values, start, length) for length in lengths for start in range(2)]
+    edges = [[v, *_cycled(values, 0, (f.length or 2) - 1)] for v in (*odd, None)]
+    return (*plain[:2], None, *plain[2:]), (*edges, _cycled(values, 0, (f.length or 2) + 1))
+
+
+def _cycled(values: Sequence[Any], start: int, length: int) -> list[Any]:
+    return [values[(start + i) % len(values)] for i in range(length)]
 
 
 def times_of(offsets: Iterable[int]) -> tuple[int, ...]:
