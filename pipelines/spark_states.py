@@ -21,7 +21,7 @@ from headwater.aggregations.components import (
 from headwater.aggregations.distinct_values import DistinctValues
 from headwater.aggregations.hash_sets import HashSet
 from headwater.aggregations.last_n import LastN
-from headwater.aggregations.latest import NONE, Latest
+from headwater.aggregations.latest import NONE, Latest, Newest
 from headwater.aggregations.numbers import LOW, to_ordered
 from headwater.aggregations.quantiles import Buckets
 from headwater.aggregations.squares import Squares, words_of
@@ -84,12 +84,15 @@ def _wide(high: NDArray[np.int64], low: NDArray[np.int64]) -> NDArray[np.int64]:
 
 def _latest(component: Latest, array: pa.Array) -> States:
     valid = array.is_valid().to_numpy(zero_copy_only=False)
-    words = np.zeros((len(array), 4), np.int64)
+    words = np.zeros((len(array), component.width), np.int64)
     for i, name in enumerate(("t", "p", "o")):
         words[:, i] = np.where(valid, _ints(_field(array, name)), NONE if i == 0 else 0)
     if component.variable:
         return States(words, _objects(_field(array, "v"), component.dtype))
-    words[:, 3] = np.where(valid, _ordered(component.dtype, _field(array, "v"), 0), 0)
+    value = _field(array, "v")
+    words[:, 3] = np.where(valid, _ordered(component.dtype, value, 0), 0)
+    if isinstance(component, Newest):
+        words[:, 4] = value.is_valid().to_numpy(zero_copy_only=False)
     return States(words)
 
 

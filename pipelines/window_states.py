@@ -19,7 +19,7 @@ from headwater.aggregations.components import Events, Extreme, States, TextExtre
 from headwater.aggregations.distinct_values import DistinctValues
 from headwater.aggregations.hash_sets import HashSet
 from headwater.aggregations.last_n import LastN
-from headwater.aggregations.latest import Earliest, Latest
+from headwater.aggregations.latest import Earliest, Latest, Newest
 from headwater.aggregations.numbers import LOW
 from headwater.aggregations.quantiles import BITS, Buckets, buckets_of
 from headwater.aggregations.squares import Squares
@@ -103,6 +103,8 @@ class _Writer:
     def __init__(self, view: StreamView, dtypes: dict[str, Dtype], at: int) -> None:
         self.keys = [_q(k.name) for k in view.keys]
         self.dtypes, self.at = dtypes, at
+        # A ttl is a window of its exact length.
+        self.fresh = [] if view.ttl is None else [f"_t >= {_int64(max(at - view.ttl, -(2**63)))}"]
         self.computed: dict[str, str] = {}
         self.aggregates: list[str] = []
         self.sets: list[tuple[str, str]] = []
@@ -150,7 +152,7 @@ class _Writer:
         return f"WITH {ctes} SELECT {', '.join(['*', *states])} FROM _plain{joins}"
 
     def _holds(self, where: Expr | None, window: int | None, hop: int | None) -> list[str]:
-        conditions = [] if window is None else [f"_t >= {_int64(window_start(self.at, window, hop))}"]
+        conditions = self.fresh if window is None else [f"_t >= {_int64(window_start(self.at, window, hop))}"]
         return conditions if where is None else [*conditions, self._once(f"({to_sql(where, 'spark')})")]
 
     def _once(self, sql: str) -> str:
@@ -189,7 +191,7 @@ class _Writer:
                 return _filtered(newest, [*holds, f"{_q(component.column)} IS NOT NULL"])
             case Latest():
                 value = self._plain(component.column)
-                there = [*holds, f"{_q(component.column)} IS NOT NULL"]
+                there = holds if isinstance(component, Newest) else [*holds, f"{_q(component.column)} IS NOT NULL"]
                 function = "MIN" if isinstance(component, Earliest) else "MAX"
                 return _filtered(f"{function}(STRUCT(_t AS t, _p AS p, _o AS o, {value} AS v))", there)
         raise AssertionError(component)

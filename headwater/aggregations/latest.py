@@ -89,6 +89,38 @@ class Earliest(Latest):
         return np.asarray((new[:, 0] != NONE) & ((old[:, 0] == NONE) | _before(new, old)))
 
 
+@dataclass(frozen=True)
+class Newest(Latest):
+    """The value in the newest event, which may be null there: 5 words, those of `Latest` and 1 where it is a value."""
+
+    width: ClassVar[int] = 5
+    empty: ClassVar[tuple[int, ...]] = (NONE, 0, 0, 0, 0)
+
+    def reduce(self, runs: Runs) -> States:
+        """The newest event of a run."""
+        column, events = runs.column(self.column), runs.selected
+        best, found = self._chosen(len(runs.order), runs.mask(self.where, None), runs.starts)
+        at = runs.order[best]
+        there = found if column.valid is None else found & column.valid[at]
+        words = np.zeros((len(best), self.width), np.int64)
+        words[:, 0] = np.where(found, events.time[at], NONE)
+        words[:, 1], words[:, 2] = np.where(found, events.partition[at], 0), np.where(found, events.offset[at], 0)
+        if self.variable:
+            objects = objects_of(tail_values(column.values[at].tolist(), self.dtype))
+            objects[~there] = None
+            return States(words, objects)
+        words[:, 3], words[:, 4] = np.where(there, to_ordered(column.values[at], self.dtype), 0), there
+        return States(words)
+
+
+@dataclass(frozen=True)
+class NewestText(Newest):
+    """The same of strings, bytes and lists: 4 words, of which the last stands for no value where it is null."""
+
+    width: ClassVar[int] = 4
+    empty: ClassVar[tuple[int, ...]] = (NONE, 0, 0, 0)
+
+
 def _before(a: Ints, b: Ints) -> NDArray[np.bool_]:
     """Where the place of a, (time, partition, offset), lies before that of b."""
     before = a[:, 0] < b[:, 0]

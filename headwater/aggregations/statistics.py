@@ -27,7 +27,7 @@ from headwater.aggregations.components import (
 from headwater.aggregations.distinct_values import DistinctValues
 from headwater.aggregations.hash_sets import HashSet
 from headwater.aggregations.last_n import LastN
-from headwater.aggregations.latest import NONE, Earliest, Latest
+from headwater.aggregations.latest import NONE, Earliest, Latest, Newest, NewestText
 from headwater.aggregations.numbers import from_ordered, quotients, unit_of
 from headwater.aggregations.quantiles import Buckets, quantiles
 from headwater.aggregations.squares import Squares, variances
@@ -58,6 +58,9 @@ def components_of(feature: Feature) -> tuple[Component, ...]:
         case "first" | "last":
             assert f.column_dtype is not None
             return ((Earliest if f.function == "first" else Latest)(column, f.column_dtype, f.where),)
+        case "latest":
+            assert f.column_dtype is not None
+            return ((Newest if f.column_dtype in FIXED else NewestText)(column, f.column_dtype, f.where),)
         case "last_n":
             assert f.column_dtype is not None
             assert f.n is not None
@@ -136,6 +139,13 @@ def _last(feature: Feature, states: Sequence[States]) -> Column:
     return _nullable(feature.dtype, values, states[0].words[:, 0] != NONE)
 
 
+def _latest(feature: Feature, states: Sequence[States]) -> Column:
+    if states[0].objects is not None:
+        return _texts(feature, states[0])
+    values = from_ordered(np.ascontiguousarray(states[0].words[:, 3]), feature.dtype)
+    return _nullable(feature.dtype, values, states[0].words[:, 4] != 0)
+
+
 def _last_n(feature: Feature, states: Sequence[States]) -> Column:
     (component,) = components_of(feature)
     assert isinstance(component, LastN)
@@ -168,8 +178,8 @@ def _approx_distinct(feature: Feature, states: Sequence[States]) -> Column:
 
 _FINISH: dict[str, Callable[[Feature, Sequence[States]], Column]] = {
     "count": _count, "sum": _sum, "mean": _mean, "var": _var, "stddev": _stddev, "min": _extreme, "max": _extreme,
-    "first": _last, "last": _last, "last_n": _last_n, "distinct": _distinct, "top_k": _top_k, "approx_quantile": _approx_quantile,
-    "approx_distinct": _approx_distinct,
+    "first": _last, "last": _last, "latest": _latest, "last_n": _last_n, "distinct": _distinct, "top_k": _top_k,
+    "approx_quantile": _approx_quantile, "approx_distinct": _approx_distinct,
 }  # fmt: skip
 FUNCTIONS = tuple(_FINISH)
 """The functions that this version knows."""

@@ -68,6 +68,7 @@ class StreamFacts(msgspec.Struct, frozen=True, tag="stream", tag_field="type"):
     features: tuple[OperatorFacts, ...]
     freshness: Any = None
     expect: tuple[ExpectationFacts, ...] = ()
+    ttl: Any = None
 
 
 class BatchFacts(msgspec.Struct, frozen=True, tag="batch", tag_field="type"):

@@ -8,8 +8,8 @@ They only carry what was written; `plans/aggregates.py` checks and types them, a
 - `name`: overrides the feature's name. With several windows it is the stem: `{name}_{window}`.
 - `hop`: overrides the hop of all these windows (the window law chooses it otherwise).
 
-Names are `{column}_{function}_{window}`, without the column for Count, and without the window
-for the lifetime: `amount_sum_1h`, `count_1h`, `country_last`.
+Names are `{column}_{function}_{window}`, without the column for Count, without the function for Latest, and without
+the window for the lifetime: `amount_sum_1h`, `count_1h`, `country_last`, `country`.
 """
 
 from __future__ import annotations
@@ -140,6 +140,17 @@ class Last(OfColumn):
 
 
 @dataclass(frozen=True)
+class Latest(OfColumn):
+    """The column's value in the newest event, null where it is null there; null where there are none.
+
+    Newest is by event time, partition and offset. `Last` passes over nulls, this does not: several of them always
+    come from one event. Its name is the column's. In `features` the column's name alone says the same: "country".
+    """
+
+    function: ClassVar[str] = "latest"
+
+
+@dataclass(frozen=True)
 class LastN(OfColumn):
     """The newest n values of a column that are not null, newest first: a list, empty where there are none.
 
@@ -195,5 +206,7 @@ class ApproxDistinct(OfColumn):
 
 
 def operator_facts(item: object) -> OperatorFacts:
-    """The facts of an operator; of anything else its repr, which compiling then refuses."""
+    """The facts of an operator, or of a column's name; of anything else its repr, which compiling then refuses."""
+    if isinstance(item, str):
+        item = Latest(item)
     return item.facts() if isinstance(item, Operator) else OperatorFacts(repr(item))

@@ -33,7 +33,7 @@ _View = TypeVar("_View", bound=FeatureView)
 
 
 class StreamView(StreamFeatureView):  # type: ignore[misc]
-    """Windowed aggregates of one stream source, by one or several entities.
+    """Windowed aggregates of one stream source, or the newest values of its columns, by one or several entities.
 
     Args:
         name: the view's name.
@@ -41,8 +41,10 @@ class StreamView(StreamFeatureView):  # type: ignore[misc]
         entity, entities: what the view is keyed by; give one of the two.
         where: a condition in the expression subset; only events for which it is true count.
         derive: new columns, name -> expression; they may use each other in any order.
-        features: operators: Count, Sum, Mean, Var, Stddev, Min, Max, First, Last, LastN,
-            Distinct, TopK, ApproxDistinct, ApproxQuantile.
+        features: operators: Count, Sum, Mean, Var, Stddev, Min, Max, First, Last, LastN, Latest,
+            Distinct, TopK, ApproxDistinct, ApproxQuantile; or names of columns, which mean Latest.
+        ttl: how long the newest event of a key is served ("30d" or a timedelta); None for ever. Only for a view
+            whose features are all columns.
         freshness: how old values may get before somebody is told, such as "10s".
         expect: expectations on features; they report, and withhold nothing.
 
@@ -60,6 +62,7 @@ class StreamView(StreamFeatureView):  # type: ignore[misc]
         where: str | None = None,
         derive: Mapping[str, str] | None = None,
         features: Sequence[Any] = (),
+        ttl: str | timedelta | None = None,
         freshness: str | None = None,
         expect: Sequence[Any] = (),
         description: str = "",
@@ -77,6 +80,7 @@ class StreamView(StreamFeatureView):  # type: ignore[misc]
             features=tuple(operator_facts(f) for f in features),
             freshness=freshness,
             expect=tuple(expectation_facts(e) for e in expect),
+            ttl=_ttl_text(ttl),
         )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)
@@ -86,6 +90,7 @@ class StreamView(StreamFeatureView):  # type: ignore[misc]
                 entities=keyed,
                 schema=_stream_schema(name, facts, keyed, source),
                 timestamp_field=source.timestamp_field,
+                ttl=_timedelta(facts.ttl),
                 mode="python",
                 description=description,
                 owner=owner,
@@ -151,7 +156,7 @@ class BatchView(FeatureView):  # type: ignore[misc]
         facts = BatchFacts(
             entities=tuple(e.name for e in keyed),
             sql=sql,
-            ttl=format_duration(ttl // timedelta(microseconds=1)) if isinstance(ttl, timedelta) else ttl,
+            ttl=_ttl_text(ttl),
             schema=named,
             freshness=freshness,
             expect=tuple(expectation_facts(e) for e in expect),
@@ -212,6 +217,10 @@ def _stream_schema(name: str, facts: StreamFacts, entities: list[Entity], source
 
 def _field(field: plan.Field) -> Field:
     return Field(name=field.name, dtype=feast_type(feast_name(field.dtype)), vector_length=field.length or 0)
+
+
+def _ttl_text(ttl: Any) -> Any:
+    return format_duration(ttl // timedelta(microseconds=1)) if isinstance(ttl, timedelta) else ttl
 
 
 def _timedelta(ttl: Any) -> timedelta:

@@ -41,16 +41,22 @@ class SumOverflow(Exception):
 
 
 class Kept:
-    """The values of a sorted column that a feature looks at, and how ranges of the log become theirs."""
+    """The values of a sorted column that a feature looks at, and how ranges of the log become theirs.
 
-    def __init__(self, column: Column, passes: NDArray[np.bool_] | None) -> None:
-        keep = column.valid if passes is None else passes if column.valid is None else passes & column.valid
+    Nulls are dropped unless the feature sees them (`nulls`); then `valid` says where there is a value.
+    """
+
+    def __init__(self, column: Column, passes: NDArray[np.bool_] | None, *, nulls: bool = False) -> None:
+        valid = None if nulls else column.valid
+        keep = valid if passes is None else passes if valid is None else passes & valid
         self.all = keep is None or bool(keep.all())
         self.dtype = column.dtype
+        self.valid = column.valid if nulls else None
         if keep is None or self.all:
             self.values = column.values
         else:
             self.values = column.values[keep]
+            self.valid = None if self.valid is None else self.valid[keep]
             self._before = np.concatenate([[0], np.cumsum(keep)])
 
     def ranges(self, lo: NDArray[np.int64], hi: NDArray[np.int64]) -> Ranges:
@@ -165,6 +171,13 @@ def _last(feature: Feature, kept: Kept, lo: NDArray[np.int64], hi: NDArray[np.in
     return _nullable(kept.dtype, kept.values[np.maximum(hi - 1, 0)], lo, hi)
 
 
+def _latest(feature: Feature, kept: Kept, lo: NDArray[np.int64], hi: NDArray[np.int64]) -> Column:
+    found = _last(feature, kept, lo, hi)
+    if kept.valid is None or not len(kept.values):
+        return found
+    return Column(found.dtype, found.values, found.mask() & kept.valid[np.maximum(hi - 1, 0)])
+
+
 def _first(feature: Feature, kept: Kept, lo: NDArray[np.int64], hi: NDArray[np.int64]) -> Column:
     if not len(kept.values):
         return Column.nulls(kept.dtype, len(lo))
@@ -222,6 +235,6 @@ def _blank(dtype: Any, length: int) -> NDArray[Any]:
 
 FUNCTIONS: dict[str, Callable[[Feature, Kept, NDArray[np.int64], NDArray[np.int64]], Column]] = {
     "count": _count, "sum": _sum, "mean": _mean, "var": _var, "stddev": _var, "min": _min, "max": _max,
-    "first": _first, "last": _last, "last_n": _last_n, "distinct": _distinct,
+    "first": _first, "last": _last, "latest": _latest, "last_n": _last_n, "distinct": _distinct,
     "top_k": _top_k, "approx_quantile": _approx_quantile, "approx_distinct": _approx_distinct,
 }  # fmt: skip

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from headwater.aggregations.numbers import INT64_MIN
 from headwater.columns import Column
 from headwater.errors import ReadError
 from headwater.events.batch import Events
@@ -91,6 +92,7 @@ class _Log:
     codes: NDArray[np.int64]
     at: NDArray[np.int64]
     asked: NDArray[np.bool_]
+    ttl: int | None
     found: dict[tuple[int | None, int | None], NDArray[np.int64]] = field(default_factory=dict)
 
     @classmethod
@@ -109,7 +111,7 @@ class _Log:
         row_codes = np.maximum(row_codes, 0)
         rows = np.argsort(timeline.place(row_codes, questions.at))
         return cls(
-            selected, order, rows, timeline, places[order], row_codes[rows], questions.at[rows], asked[rows]
+            selected, order, rows, timeline, places[order], row_codes[rows], questions.at[rows], asked[rows], view.ttl
         )  # fmt: skip
 
     def kept(self, feature: Feature) -> Kept:
@@ -118,7 +120,7 @@ class _Log:
         if feature.column is None:
             return Kept(Column("int64", self.places), passes)
         column = self.selected.columns[feature.column]
-        return Kept(prepared(feature, column).take(self.order), passes)
+        return Kept(prepared(feature, column).take(self.order), passes, nulls=feature.function == "latest")
 
     def window(self, feature: Feature) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Where each sorted question's window begins and ends among the sorted events."""
@@ -128,6 +130,8 @@ class _Log:
 
     def _starts(self, feature: Feature) -> NDArray[np.int64]:
         if feature.window is None or feature.hop is None:
+            if self.ttl is not None:
+                return self.timeline.place(self.codes, np.maximum(self.at, INT64_MIN + self.ttl) - self.ttl)
             return self.timeline.first(self.codes)
         return self.timeline.place(self.codes, window_starts(self.at, feature.window, feature.hop))
 
@@ -163,7 +167,8 @@ def _by_column(features: Iterable[Feature]) -> list[list[Feature]]:
     """Features that look at the same values, so that those are prepared once."""
     groups: dict[tuple[str | None, str, int, Expr | None], list[Feature]] = {}
     for f in features:
-        others = {"approx_distinct": "hash", "approx_quantile": "bucket"}
+        # Of those that take values as they are, only latest looks at nulls.
+        others = {"approx_distinct": "hash", "approx_quantile": "bucket", "latest": "row"}
         use = "number" if f.function in NUMBERS else others.get(f.function, "value")
         scale = f.scale if use in ("number", "bucket") else 0
         groups.setdefault((f.column, use, scale, f.where), []).append(f)

@@ -23,7 +23,7 @@ MOST_DISTINCT = 10_000
 
 CLASSES = {
     "count": "Count", "sum": "Sum", "mean": "Mean", "var": "Var", "stddev": "Stddev", "min": "Min", "max": "Max",
-    "first": "First", "last": "Last", "last_n": "LastN",
+    "first": "First", "last": "Last", "last_n": "LastN", "latest": "Latest",
     "distinct": "Distinct", "top_k": "TopK", "approx_distinct": "ApproxDistinct",
     "approx_quantile": "ApproxQuantile",
 }  # fmt: skip
@@ -35,7 +35,7 @@ _COUNTS: dict[str, dict[str, int]] = {
 _TAKES: dict[str, tuple[str, ...]] = {
     "sum": NUMERIC, "mean": NUMERIC, "var": NUMERIC, "stddev": NUMERIC, "approx_quantile": NUMERIC,
 }  # fmt: skip
-_TAKES_LISTS = ("first", "last")
+_TAKES_LISTS = ("first", "last", "latest")
 
 
 def compile_operator(
@@ -99,8 +99,7 @@ def _column_type(place: str, operator: OperatorFacts, columns: Mapping[str, str]
     elif not takes and is_list(dtype) and operator.function not in _TAKES_LISTS:
         problems.add(
             place,
-            f"{operator.function} takes no lists, '{operator.column}' is {dtype}. {CLASSES['first']} and "
-            f"{CLASSES['last']} take them.",
+            f"{operator.function} takes no lists, '{operator.column}' is {dtype}. First, Last and Latest take them.",
         )
     return cast(Dtype, dtype)
 
@@ -175,7 +174,8 @@ def _check_tiles(place: str, window: int, hop: int, problems: Problems) -> None:
 
 
 def _names(operator: OperatorFacts, windows: list[str | None]) -> list[Any]:
-    stem = operator.function if operator.function == "count" else f"{operator.column}_{operator.function}"
+    stems = {"count": "count", "latest": operator.column}
+    stem = stems.get(operator.function, f"{operator.column}_{operator.function}")
     if operator.name is not None:
         if len(windows) == 1 or not isinstance(operator.name, str):
             return [operator.name for _ in windows]

@@ -122,7 +122,8 @@ def _stream(view: StreamView) -> Described:
     where = {"where": view.where_text} if view.where_text else {}
     derived = {f"derive {name}": text for name, text in view.derive_text.items()}
     features = {f"feature {f.name}": _feature(f) for f in view.features}
-    return {"source": view.source, **where, **derived, **features}
+    ttl = {} if view.ttl is None else {"ttl": format_duration(view.ttl)}
+    return {"source": view.source, **where, **derived, **ttl, **features}
 
 
 def _feature(feature: Feature) -> str:

@@ -101,7 +101,11 @@ class Derived(msgspec.Struct, frozen=True):
 
 
 class StreamView(msgspec.Struct, frozen=True, tag="stream", tag_field="type"):
-    """Windowed aggregates over one source, by one or several join keys."""
+    """Windowed aggregates over one source, by one or several join keys.
+
+    `ttl`: microseconds that a key's newest event is served, None for ever. It is judged when values are read, so it
+    is no part of the state hash.
+    """
 
     name: str
     entities: tuple[str, ...]
@@ -118,6 +122,7 @@ class StreamView(msgspec.Struct, frozen=True, tag="stream", tag_field="type"):
     expectations: tuple[Expectation, ...] = ()
     where_text: str = ""
     derive_text: dict[str, str] = {}
+    ttl: int | None = None
 
     def hops(self) -> dict[int, int]:
         """Hop -> the longest window kept at that hop, both microseconds, hops rising; no lifetime."""

@@ -71,8 +71,22 @@ def compile_stream_view(
         expectations=compile_expectations(place, facts.expect, outputs, "feature", problems),
         where_text=facts.where or "",
         derive_text={k: str(v) for k, v in facts.derive.items()},
+        ttl=_ttl(place, facts.ttl, features, problems),
     )
     return msgspec.structs.replace(view, state_hash=stream_state_hash(view, source))
+
+
+def _ttl(place: str, text: Any, features: Sequence[Feature], problems: Problems) -> int | None:
+    if text is None:
+        return None
+    others = [f.name for f in features if f.function != "latest" or f.window is not None or f.where is not None]
+    if others:
+        problems.add(
+            f"{place}, ttl",
+            f"it is for views whose features are all columns, such as features=['country']; '{others[0]}' is none. "
+            f"Leave the ttl out, or put such features into a view of their own.",
+        )
+    return problems.duration(f"{place}, ttl", text)
 
 
 def _features(

@@ -1,6 +1,6 @@
 """Values of rows at a time: what online reads, the client and the check take out of the bytes.
 
-Windowed rows are read by the window law, plain rows by their ttl; where there is no row,
+Windowed rows are read by the window law, plain rows (and those of a StreamView that has one) by their ttl; where there is no row,
 values follow the law (counts are 0) and only the status says that it was not found.
 """
 
@@ -62,7 +62,10 @@ class ViewReader:
         """
         if names is not None and tuple(names) != self._names:
             return ViewReader(self.view, names).read(rows, as_of)
-        return self._read_few(rows, as_of) if len(rows) < _MANY else self._read_many(rows, as_of)
+        read = self._read_few(rows, as_of) if len(rows) < _MANY else self._read_many(rows, as_of)
+        if self.view.ttl is not None:
+            _outdate(read, self.view.ttl)
+        return read
 
     def _read_few(self, rows: Sequence[bytes | None], as_of: int | Sequence[int]) -> RowsRead:
         times = [as_of] * len(rows) if isinstance(as_of, int) else as_of
@@ -93,6 +96,15 @@ class ViewReader:
             spread[name] = _spread(here, values[i], [row[i] for row in nothing])
         status = [PRESENT if h else NOT_FOUND for h in here.tolist()]
         return RowsRead(spread, times.tolist(), status, _spread(here, newest.tolist(), [None] * len(nothing)))
+
+
+def _outdate(read: RowsRead, ttl: int) -> None:
+    """Take the values of rows whose newest event is older than the ttl when they are read."""
+    for i, (newest, at) in enumerate(zip(read.newest, read.effective, strict=True)):
+        if newest is not None and newest < at - ttl:
+            read.status[i] = OUTSIDE_MAX_AGE
+            for column in read.values.values():
+                column[i] = None
 
 
 def _spread(here: NDArray[np.bool_], found: list[Any], absent: list[Any]) -> list[Any]:

@@ -7,7 +7,7 @@ their bugs. All of it is plain Python over every event, for every question.
     value(q) = aggregate of the events with floor(q - W, h) <= event_time < q
 
 An operator is one function of `OPERATORS`: it takes the values of the window that are not null (an operator
-without a column: a null for each event), in the order of (event time, partition, offset), and the feature.
+without a column: a null for each event; latest: nulls too), in the order of (event time, partition, offset), and the feature.
 """
 
 from __future__ import annotations
@@ -60,19 +60,22 @@ class NaiveLoop:
 
     def answer(self, key: Key, at: int) -> dict[str, Any]:
         """Every feature of a key, read at `at` (microseconds)."""
-        return {f.name: self._feature(f, self._entering.get((key, f.name), ()), at) for f in self.view.features}
+        return {f.name: self._feature(f, key, at) for f in self.view.features}
 
-    def _feature(self, feature: Feature, entering: Sequence[tuple[int, Any]], at: int) -> Any:
-        values = [value for time, value in entering if in_window(time, at, feature)]
+    def _feature(self, feature: Feature, key: Key, at: int) -> Any:
+        entering = self._entering.get((key, feature.name), ())
+        oldest = -math.inf if self.view.ttl is None else at - self.view.ttl
+        values = [value for time, value in entering if time >= oldest and in_window(time, at, feature)]
         return OPERATORS[feature.function](values, feature)
 
 
 def _entering(feature: Feature, events: Sequence[Placed]) -> list[tuple[int, Any]]:
-    """Time and value of the events that a feature looks at, wherever its window is; nulls only where it counts them."""
+    """Time and value of the events that a feature looks at, wherever its window is; nulls only where it sees them."""
     chosen = [(time, event) for time, _, _, event in events if holds(feature.where, event)]
     if feature.column is None:
         return [(time, None) for time, _ in chosen]
-    return [(time, event[feature.column]) for time, event in chosen if event[feature.column] is not None]
+    values = [(time, event[feature.column]) for time, event in chosen]
+    return values if feature.function == "latest" else [(time, value) for time, value in values if value is not None]
 
 
 def in_window(time: int, at: int, feature: Feature) -> bool:
@@ -265,7 +268,7 @@ def _tau(x: float) -> float:
 
 OPERATORS: dict[str, Callable[[Sequence[Any], Feature], Any]] = {
     "count": _count, "sum": _sum, "mean": _mean, "var": _var, "stddev": _stddev, "min": _min, "max": _max,
-    "first": _first, "last": _last, "last_n": _last_n, "distinct": _distinct, "top_k": _top_k,
+    "first": _first, "last": _last, "latest": _last, "last_n": _last_n, "distinct": _distinct, "top_k": _top_k,
     "approx_distinct": _approx_distinct, "approx_quantile": _approx_quantile,
 }  # fmt: skip
 """What a feature's function makes of its window."""

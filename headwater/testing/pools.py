@@ -72,6 +72,9 @@ def pools_of(view: StreamView, source: Source) -> Pools:
     fields = [f for f in source.fields if f.name in wanted and f.name != source.event_time]
     near = _near_literals(view, source)
     reaches = dict.fromkeys((f.window, f.hop) for f in view.features if f.window and f.hop)
+    if view.ttl is not None:
+        # A ttl is a window whose beginning is no tile's.
+        reaches[(view.ttl, 1)] = None
     times = {(window, hop): _times(window, hop) for window, hop in reaches or {(DAY, HOUR): None}}
     moments = times_of(next(iter(times.values())))
     keys = {k.name for k in view.keys}

@@ -143,7 +143,10 @@ def test_avro_elements_are_read_as_values_of_a_column_are(registry: SchemaRegist
     assert rows_of(avro(registry, "float", [[0.5, 1, 2]]))[0]["vector"] == [0.5, 1.0, 2.0]
     assert rows_of(avro(registry, ["null", "int"], [[1, 2, 3]]))[0]["vector"] == [1.0, 2.0, 3.0]
     millis = {"type": "long", "logicalType": "timestamp-millis"}
-    assert rows_of(avro(registry, millis, [[NOON], []], "times")) == [{**NULL, "times": [MICROS]}, {**NULL, "times": []}]
+    assert rows_of(avro(registry, millis, [[NOON], []], "times")) == [
+        {**NULL, "times": [MICROS]},
+        {**NULL, "times": []},
+    ]
 
 
 def test_avro_lists_that_do_not_fit_name_the_schema_and_the_element(registry: SchemaRegistry) -> None:

@@ -34,6 +34,8 @@ ALL_FUNCTIONS = [
     ("top_k", "price"), ("top_k", "quantity"), ("top_k", "product"), ("top_k", "ts"), ("top_k", "paid"),
     ("top_k", "raw"),
     ("approx_quantile", "price"), ("approx_quantile", "quantity"),
+    ("latest", "price"), ("latest", "quantity"), ("latest", "product"), ("latest", "ts"), ("latest", "paid"),
+    ("latest", "raw"),
 ]  # fmt: skip
 """Every function with every type of column that it takes."""
 SOURCE = Source(

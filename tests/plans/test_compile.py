@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
-from feast import Entity, FeatureService, ValueType
-from feast.types import Bool, Bytes, Float32, Float64, Int32, Int64, String, UnixTimestamp
+from feast import Entity, FeatureService, Field, ValueType
+from feast.types import Array, Bool, Bytes, Float32, Float64, Int32, Int64, String, UnixTimestamp
 
 from headwater.definitions import (
     ApproxDistinct,
@@ -19,6 +20,7 @@ from headwater.definitions import (
     InSet,
     Last,
     LastN,
+    Latest,
     Max,
     Mean,
     Min,
@@ -29,6 +31,7 @@ from headwater.definitions import (
     Sum,
     TopK,
     Var,
+    Vector,
 )
 from headwater.plans.compile import compile_plan
 from headwater.plans.plan import Plan, decode_plan, encode_plan
@@ -225,3 +228,36 @@ def test_a_service_may_name_views_and_features_as_text() -> None:
     assert compiled(view, service).service("model").features == (("activity", ("n_sum", "count_1h")),)
     whole = FeatureService(name="model", features=["activity"])
     assert compiled(view, whole).service("model").features == (("activity", ("count_1h", "count_1d", "n_sum")),)
+
+
+def test_names_of_columns_are_their_newest_values_and_have_a_ttl() -> None:
+    source = make_source(schema={**SCHEMA, "tags": Array(String), "v": Vector(3, Float32)})
+    view = make_view(source=source, features=["shop", "tags", Latest("v", name="embedding"), "x"], ttl="30d")
+    found = compiled(view).view("activity")
+    assert [(f.name, f.function, f.dtype, f.length, f.window) for f in found.features] == [
+        ("shop", "latest", "string", None, None), ("tags", "latest", "list[string]", None, None),
+        ("embedding", "latest", "list[float64]", 3, None), ("x", "latest", "float64", None, None),
+    ]  # fmt: skip
+    assert found.ttl == 30 * DAY
+    assert view.ttl == timedelta(days=30)
+    assert {f.name: f.vector_length for f in view.features}["embedding"] == 3
+    windowed = outputs(features=[Latest("shop", over=["1h", "all"])])
+    assert windowed == {"shop_1h": "string", "shop": "string"}
+
+
+def test_a_vector_can_be_said_in_feasts_own_words() -> None:
+    field = Field(name="v", dtype=Array(Float32), vector_length=3)
+    schema = [Field(name=n, dtype=t) for n, t in SCHEMA.items()]
+    ours, feasts = make_source(schema={**SCHEMA, "v": Vector(3, Float32)}), make_source(schema=[*schema, field])
+    assert ours == feasts
+    assert compiled(ours).source("clicks").field("v").length == 3
+
+
+def test_a_ttl_is_no_part_of_the_state_hash_and_a_vectors_length_is() -> None:
+    def hashed(length: int, ttl: str | None) -> str:
+        source = make_source(schema={**SCHEMA, "v": Vector(length)})
+        view = compiled(make_view(source=source, features=["v"], ttl=ttl)).view("activity")
+        return view.state_hash
+
+    assert hashed(3, "1d") == hashed(3, None)
+    assert hashed(3, None) != hashed(4, None)

@@ -24,11 +24,14 @@ from headwater.definitions import (
     StreamSource,
     StreamView,
     Sum,
+    TopK,
+    Vector,
 )
 from headwater.errors import DefinitionError, DefinitionErrors
 from headwater.plans.compile import compile_plan
 
-SCHEMA = {"customer_id": Int64, "country": String, "at": UnixTimestamp, "amount": Float64, "paid": Bool}
+SCHEMA = {"customer_id": Int64, "country": String, "at": UnixTimestamp, "amount": Float64, "paid": Bool,
+          "sizes": Array(Int64)}  # fmt: skip
 
 customer = Entity(name="customer", join_keys=["customer_id"], value_type=ValueType.INT64)
 other = Entity(name="other", join_keys=["customer_no"], value_type=ValueType.INT64)
@@ -69,7 +72,18 @@ VIEWS = {
     "duplicate feature": ({"features": [Count(), Count(where="paid")]}, ["feature 'count'", "two of that name"]),
     "feature named like the key": ({"features": [Count(name="customer_id")]}, ["'customer_id'", "like a join key"]),
     "no features": ({"features": []}, ["features", "got none"]),
-    "no operator": ({"features": ["count"]}, ["expected an operator", "Count", "'count'"]),
+    "no operator": ({"features": [7]}, ["expected an operator", "Count", "7"]),
+    "no column": ({"features": ["countri"]}, ["Latest('countri')", "no column 'countri'", "'country'"]),
+    "a ttl of windows": ({"features": ["country", Count()], "ttl": "30d"}, ["ttl", "all columns", "'count' is none"]),
+    "bad ttl": ({"features": ["country"], "ttl": "a month"}, ["ttl", "'a month'"]),
+    "a sum of lists": ({"features": [Sum("sizes")]}, ["int64 or float64", "'sizes' is list[int64]"]),
+    "the most frequent lists": ({"features": [TopK("sizes", 2)]}, ["top_k takes no lists", "First, Last and Latest"]),
+    "lists of lists": ({"features": [LastN("sizes", 2)]}, ["last_n takes no lists"]),
+    "a list in where": ({"where": "sizes IS NOT NULL"}, ["where", "'sizes' is list[int64]", "expressions take no lists"]),
+    "a list in derive": ({"derive": {"d": "sizes"}}, ["derive 'd'", "expressions take no lists"]),
+    "between of a list's elements": (
+        {"features": ["sizes"], "expect": [Between("sizes", 0, 1)]}, ["numeric", "list[int64]"],
+    ),
     "entity missing": ({"entity": None}, ["entity", "expected an Entity", "got none"]),
     "join key missing": ({"entity": other}, ["'customer_no'", "no column of source 'orders'", "'customer_id'"]),
     "join key of another type": ({"entity": text_key}, ["'customer_id' is string", "but int64"]),
@@ -120,7 +134,11 @@ SOURCES = {
     "bad tolerance": ({"tolerance": "a day"}, ["tolerance", "'a day'"]),
     "bad topic": ({"topic": "a b"}, ["topic", "'a b'"]),
     "a dead letter topic": ({"topic": "orders.dead-letters"}, ["dead letters"]),
-    "a type that is none of ours": ({"schema": {**SCHEMA, "tags": Array(String)}}, ["column 'tags'", "Array"]),
+    "a type that is none of ours": (
+        {"schema": {**SCHEMA, "tags": Array(Array(String))}}, ["column 'tags'", "Array of one of them", "Array(Array("],
+    ),
+    "a vector without a length": ({"schema": {**SCHEMA, "v": Vector(0)}}, ["column 'v'", "1 to 65,536", "got 0"]),
+    "a key that is a list": ({"schema": {**SCHEMA, "v": Vector(2)}, "key": "v"}, ["key", "list[float64]", "one value"]),
     "columns that differ in case": ({"schema": {**SCHEMA, "Amount": Float64}}, ["'Amount'", "upper and lower case"]),
     "a column of the lake's names": ({"schema": {**SCHEMA, "_offset": Int64}}, ["_offset", "begins with a letter"]),
     "expectation of an unknown column": ({"expect": [Between("amnt", 0)]}, ["Between('amnt')", "'amount'"]),
