@@ -31,6 +31,7 @@ _TYPES = {
     "int64": "BIGINT", "int32": "INT", "int8": "TINYINT", "double": "DOUBLE", "string": "STRING",
     "bool": "BOOLEAN", "binary": "BINARY", "timestamp[us, tz=UTC]": "TIMESTAMP",
 }  # fmt: skip
+_TYPES |= {f"list<item: {arrow}>": f"ARRAY<{kind}>" for arrow, kind in _TYPES.items()}
 _EVENTS = "headwater_events"
 
 CONFIG = {

@@ -81,6 +81,8 @@ def _aggregate(inside, feature):
     if function == "count":
         return len(inside)
     values = [v for _, _, _, v in sorted(inside, key=lambda e: e[:3]) if v is not None]
+    if function == "latest":
+        return max(inside, key=lambda e: e[:3])[3] if inside else None
     if function == "approx_distinct":
         return _approx_distinct({h for h in map(_hash, values) if h is not None})
     if function == "distinct":

@@ -3,9 +3,11 @@
 import math
 from pathlib import Path
 
+import msgspec
 import pyarrow as pa
 import pytest
 
+from headwater.columns import Column
 from headwater.errors import DefinitionError, HeadwaterError, ReadError, UsageError
 from headwater.expressions.parse import parse
 from headwater.lake import Lake
@@ -191,3 +193,35 @@ def test_without_java_the_error_names_the_package(tmp_path, monkeypatch) -> None
     monkeypatch.delenv("JAVA_HOME", raising=False)
     with pytest.raises(UsageError, match="default-jre-headless"):
         start_session(tmp_path / "spark.log")
+
+
+def test_lists_and_newest_values_have_the_same_bits(tmp_path, spark) -> None:
+    lists = {"vector": "list[float64]", "names": "list[string]", "times": "list[timestamp]", "blobs": "list[bytes]",
+             "flags": "list[bool]", "numbers": "list[int64]"}  # fmt: skip
+    dtypes = {**FIELDS, **lists}
+    source = msgspec.structs.replace(SOURCE, fields=tuple(Field(name, dtype) for name, dtype in dtypes.items()))
+    rows = [
+        {"customer": i % 3, "ts": NOON - HOUR * (i % 30), "product": None if i % 2 else f"p{i}", "quantity": i,
+         "vector": None if i % 5 == 0 else [i / 3, 5e-324], "names": ["é", ""][: i % 3], "times": [i, -i],
+         "blobs": [b"\0", b""], "flags": None if i % 7 == 0 else [True, False], "numbers": [2**63 - 1] * (i % 2),
+         "_partition": i % 2, "_offset": i // 2}
+        for i in range(90)
+    ]  # fmt: skip
+    lake = Lake(str(tmp_path / "lake"))
+    write_events(lake, rows, source)
+    plan = Plan("p", sources=(source,))
+    functions = [(f, name) for f in ("first", "last", "latest") for name in (*lists, "product", "quantity")]
+    made = [make_feature(*what, *WINDOWS[i % 3], dtypes=dtypes) for i, what in enumerate(functions)]
+    newest = [make_feature("latest", name, None, dtypes=dtypes) for name in dtypes if name not in ("customer", "ts")]
+    stale = msgspec.structs.replace(make_view(*newest), ttl=HOUR - 1)
+    for view in (make_view(*made), stale):
+        here = LocalEngine(lake, plan).windows(view, NOON + 1)
+        there = SparkEngine(lake, plan, tmp_path / "spark.log", spark).windows(view, NOON + 1)
+        same_bits(here, there)
+        asked = [((key,), NOON + 1) for key in here["customer"].to_pylist()]
+        fresh = rows if view.ttl is None else [r for r in rows if r["ts"] >= NOON + 1 - view.ttl]
+        for feature in view.features:
+            column = Column.from_arrow(feature.dtype, here[feature.name])
+            expected = naive_answers(fresh, spec_of(view, "ts"), asked)
+            assert column.to_list() == [row[feature.name] for row in expected], feature.name
+    assert here["product_latest_None"].null_count
