@@ -58,7 +58,7 @@ class Bench:
     def run(self, report: Report) -> None:
         """Check and time every kind of run, the peer in turns with ours."""
         peers = PeerRuns(self)
-        for distinct in (False, True):
+        for distinct in self.sizes.distinct:
             view = ViewRuns(self, distinct)
             for append_only in (False, True):
                 name = f"stream_{self.customers}" + "_distinct" * distinct + "_append_only" * append_only
@@ -170,8 +170,14 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("--peer-events", type=int, default=100_000, help="timed events of the peer (default 100,000)")
     parser.add_argument("--peer-warm", type=int, default=20_000, help="the peer's events before that (default 20,000)")
+    kinds = {"without": [False], "with": [True], "both": [False, True]}
+    parser.add_argument(
+        "--distinct", type=kinds.get, default=[False, True], help="approx_distinct: without, with or both"
+    )
     parser.add_argument("--runs", type=int, default=3, help="timed runs each, in turns (default 3)")
-    parser.add_argument("--batches", type=numbers, default=[1_000, 5_000, 20_000, 50_000], help="sizes of the curve")
+    parser.add_argument(
+        "--batches", type=numbers, default=[1_000, 5_000, 20_000, 50_000, 100_000], help="sizes of the curve"
+    )
     parser.add_argument("--json", metavar="FILE", help="also write the figures as JSON")
     return parser.parse_args()
 

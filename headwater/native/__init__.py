@@ -16,7 +16,7 @@ import os
 from functools import cache
 from pathlib import Path
 
-ABI = 1
+ABI = 2
 """The signatures that this code calls; the library's `hw_abi` must say the same (native.h, HW_ABI)."""
 
 NAME = "_headwater.so"
@@ -43,4 +43,7 @@ def library() -> ctypes.CDLL | None:
     found.hw_size.restype = ctypes.c_int64
     found.hw_take.restype = ctypes.c_int64
     found.hw_destroy.restype = None
+    found.hw_measure.restype = None
+    found.hw_write.restype = None
+    found.hw_xxh3.restype = ctypes.c_uint64
     return found

@@ -133,7 +133,7 @@ def encode(layout: RowLayout, rows: Rows) -> tuple[list[memoryview], NDArray[np.
         counts[:, g] = np.bincount(tiles.row, minlength=n)
     fixed = HEADER + parts * 3 + layout.count_words
     sections = counts[:, : len(layout.groups)] * np.array([g.width for g in layout.groups], np.int64)
-    tails = _tails(layout, rows)
+    tails = tails_of(layout, n, rows.groups) if layout.variable else None
     size = fixed + sections.sum(axis=1)
     if tails is not None:
         size = size + (tails.lengths + 7 >> 3)
@@ -180,7 +180,7 @@ def _blocks(words: Ints, width: int) -> NDArray[np.void]:
 
 
 @dataclass(slots=True)
-class _Tails:
+class Tails:
     """The values of any length of many rows.
 
     Attributes:
@@ -194,11 +194,10 @@ class _Tails:
     pointers: list[list[tuple[int, Ints]]]
 
 
-def _tails(layout: RowLayout, rows: Rows) -> _Tails | None:
-    if not layout.variable:
-        return None
-    n, found, at = len(rows), [], []
-    for g, (group, tiles) in enumerate(zip(layout.groups, rows.groups, strict=True)):
+def tails_of(layout: RowLayout, n: int, groups: Sequence[Tiles]) -> Tails:
+    """The tails of n rows; of `groups` the rows and the objects are read."""
+    found, at = [], []
+    for g, (group, tiles) in enumerate(zip(layout.groups, groups, strict=True)):
         for c, (component, first, objects) in enumerate(
             zip(group.components, group.offsets, tiles.objects, strict=True)
         ):
@@ -218,7 +217,7 @@ def _tails(layout: RowLayout, rows: Rows) -> _Tails | None:
     for (g, _, place), (mine, _) in zip(at, found, strict=True):
         pointers[g].append((place, pointer[first : first + len(mine)]))
         first += len(mine)
-    return _Tails(lengths, _padded(row, items, lengths), pointers)
+    return Tails(lengths, _padded(row, items, lengths), pointers)
 
 
 def _in_order(

@@ -1,0 +1,185 @@
+/* Rows of a table -> the bytes of headwater/rows/codec.py, straight from its rings.
+ *
+ * In two steps, because values of any length are Python's: `hw_measure` says which tiles each row has, Python puts
+ * together the tails, `hw_write` writes all words and the digests.
+ */
+#include <stdint.h>
+#include <string.h>
+
+#include "native.h"
+
+typedef struct {
+    const int64_t *tiles;   /* int64[capacity, slots]: which tile a slot holds */
+    const int64_t *records; /* int64[capacity, slots, width] */
+    const int64_t *first;   /* int64[n]: the first tile that each row may have */
+    int64_t *held;          /* for groups with values of any length: the slots held, row by row, tiles rising; or NULL */
+    const int64_t *places;  /* int64[n_pointers]: the words of a record that stand for such values */
+    const int64_t *pointers; /* int64[n_pointers, held]: what stands there */
+    int64_t slots, width, n_pointers, n_held;
+} hw_group;
+
+typedef struct {
+    int64_t n, n_groups, count_words, partitions; /* `partitions`: columns of `born` and `applied` */
+    const int64_t *rows, *newest, *born, *applied;
+    hw_group *groups;
+    int64_t kind, state_hash; /* word 1 without its counts, word 2 */
+} hw_rows;
+
+static inline int64_t slot_of(int64_t tile, int64_t slots) {
+    int64_t slot = tile % slots;
+    return slot < 0 ? slot + slots : slot;
+}
+
+/* The tiles of each row by group, uint16[n, 4 * count_words], and its words without the tail. */
+HW_API void hw_measure(hw_rows *t, uint16_t *counts, int64_t *sizes) {
+    memset(counts, 0, 8 * t->n * t->count_words);
+    for (int64_t g = 0; g < t->n_groups; g++) t->groups[g].n_held = 0;
+    for (int64_t i = 0; i < t->n; i++) {
+        int64_t row = t->rows[i], size = 4 + t->count_words;
+        for (int64_t p = 0; p < t->partitions; p++)
+            if (t->applied[row * t->partitions + p] >= 0) size += 3;
+        for (int64_t g = 0; g < t->n_groups; g++) {
+            hw_group *group = t->groups + g;
+            const int64_t *tiles = group->tiles + row * group->slots;
+            int64_t tile = group->first[i], slot = slot_of(tile, group->slots), held = 0;
+            for (int64_t k = 0; k < group->slots; k++, tile++) {
+                if (tiles[slot] == tile) {
+                    if (group->held) group->held[group->n_held + held] = row * group->slots + slot;
+                    held++;
+                }
+                if (++slot == group->slots) slot = 0;
+            }
+            group->n_held += held;
+            counts[4 * t->count_words * i + g] = (uint16_t)held;
+            size += held * group->width;
+        }
+        sizes[i] = size;
+    }
+}
+
+/* ---- xxh3, 64 bits, no seed: the digest of a row, and so of at least 24 bytes (github.com/Cyan4973/xxHash, its spec) */
+
+static const uint8_t SECRET[192] = {
+    0xb8, 0xfe, 0x6c, 0x39, 0x23, 0xa4, 0x4b, 0xbe, 0x7c, 0x01, 0x81, 0x2c, 0xf7, 0x21, 0xad, 0x1c,
+    0xde, 0xd4, 0x6d, 0xe9, 0x83, 0x90, 0x97, 0xdb, 0x72, 0x40, 0xa4, 0xa4, 0xb7, 0xb3, 0x67, 0x1f,
+    0xcb, 0x79, 0xe6, 0x4e, 0xcc, 0xc0, 0xe5, 0x78, 0x82, 0x5a, 0xd0, 0x7d, 0xcc, 0xff, 0x72, 0x21,
+    0xb8, 0x08, 0x46, 0x74, 0xf7, 0x43, 0x24, 0x8e, 0xe0, 0x35, 0x90, 0xe6, 0x81, 0x3a, 0x26, 0x4c,
+    0x3c, 0x28, 0x52, 0xbb, 0x91, 0xc3, 0x00, 0xcb, 0x88, 0xd0, 0x65, 0x8b, 0x1b, 0x53, 0x2e, 0xa3,
+    0x71, 0x64, 0x48, 0x97, 0xa2, 0x0d, 0xf9, 0x4e, 0x38, 0x19, 0xef, 0x46, 0xa9, 0xde, 0xac, 0xd8,
+    0xa8, 0xfa, 0x76, 0x3f, 0xe3, 0x9c, 0x34, 0x3f, 0xf9, 0xdc, 0xbb, 0xc7, 0xc7, 0x0b, 0x4f, 0x1d,
+    0x8a, 0x51, 0xe0, 0x4b, 0xcd, 0xb4, 0x59, 0x31, 0xc8, 0x9f, 0x7e, 0xc9, 0xd9, 0x78, 0x73, 0x64,
+    0xea, 0xc5, 0xac, 0x83, 0x34, 0xd3, 0xeb, 0xc3, 0xc5, 0x81, 0xa0, 0xff, 0xfa, 0x13, 0x63, 0xeb,
+    0x17, 0x0d, 0xdd, 0x51, 0xb7, 0xf0, 0xda, 0x49, 0xd3, 0x16, 0x55, 0x26, 0x29, 0xd4, 0x68, 0x9e,
+    0x2b, 0x16, 0xbe, 0x58, 0x7d, 0x47, 0xa1, 0xfc, 0x8f, 0xf8, 0xb8, 0xd1, 0x7a, 0xd0, 0x31, 0xce,
+    0x45, 0xcb, 0x3a, 0x8f, 0x95, 0x16, 0x04, 0x28, 0xaf, 0xd7, 0xfb, 0xca, 0xbb, 0x4b, 0x40, 0x7e,
+};
+static const uint64_t P32_1 = 0x9E3779B1U, P32_2 = 0x85EBCA77U, P32_3 = 0xC2B2AE3DU;
+static const uint64_t P64_1 = 0x9E3779B185EBCA87ULL, P64_2 = 0xC2B2AE3D27D4EB4FULL, P64_3 = 0x165667B19E3779F9ULL;
+static const uint64_t P64_4 = 0x85EBCA77C2B2AE63ULL, P64_5 = 0x27D4EB2F165667C5ULL;
+
+static inline uint64_t word(const uint8_t *p) {
+    uint64_t w;
+    memcpy(&w, p, 8);
+    return w;
+}
+
+static inline uint64_t folded(uint64_t a, uint64_t b) {
+    unsigned __int128 product = (unsigned __int128)a * b;
+    return (uint64_t)product ^ (uint64_t)(product >> 64);
+}
+
+static inline uint64_t avalanche(uint64_t h) {
+    h = (h ^ h >> 37) * 0x165667919E3779F9ULL;
+    return h ^ h >> 32;
+}
+
+static inline uint64_t mixed(const uint8_t *p, const uint8_t *secret) {
+    return folded(word(p) ^ word(secret), word(p + 8) ^ word(secret + 8));
+}
+
+static inline void accumulate(uint64_t *acc, const uint8_t *p, const uint8_t *secret) {
+    for (int i = 0; i < 8; i++) {
+        uint64_t value = word(p + 8 * i), key = value ^ word(secret + 8 * i);
+        acc[i ^ 1] += value;
+        acc[i] += (uint64_t)(uint32_t)key * (key >> 32);
+    }
+}
+
+static uint64_t xxh3(const uint8_t *p, int64_t n) {
+    uint64_t sum = (uint64_t)n * P64_1;
+    if (n <= 128) {
+        for (int64_t i = (n - 1) / 32; i >= 0; i--) {
+            sum += mixed(p + 16 * i, SECRET + 32 * i);
+            sum += mixed(p + n - 16 * (i + 1), SECRET + 32 * i + 16);
+        }
+        return avalanche(sum);
+    }
+    if (n <= 240) {
+        for (int64_t i = 0; i < 8; i++) sum += mixed(p + 16 * i, SECRET + 16 * i);
+        sum = avalanche(sum);
+        for (int64_t i = 8; i < n / 16; i++) sum += mixed(p + 16 * i, SECRET + 16 * (i - 8) + 3);
+        return avalanche(sum + mixed(p + n - 16, SECRET + 119));
+    }
+    uint64_t acc[8] = {P32_3, P64_1, P64_2, P64_3, P64_4, P32_2, P64_5, P32_1};
+    int64_t blocks = (n - 1) / 1024, stripes = (n - 1) % 1024 / 64;
+    for (int64_t b = 0; b < blocks; b++, p += 1024) {
+        for (int64_t i = 0; i < 16; i++) accumulate(acc, p + 64 * i, SECRET + 8 * i);
+        for (int i = 0; i < 8; i++) acc[i] = (acc[i] ^ acc[i] >> 47 ^ word(SECRET + 128 + 8 * i)) * P32_1;
+    }
+    for (int64_t i = 0; i < stripes; i++) accumulate(acc, p + 64 * i, SECRET + 8 * i);
+    accumulate(acc, p + (n - 1024 * blocks) - 64, SECRET + 121);
+    for (int i = 0; i < 4; i++)
+        sum += folded(acc[2 * i] ^ word(SECRET + 11 + 16 * i), acc[2 * i + 1] ^ word(SECRET + 19 + 16 * i));
+    return avalanche(sum);
+}
+
+/* The words of all rows behind each other; `starts` is each row's first word, starts[n] the end. `tails` are bytes, each
+ * row's padded to whole words; `lengths` those unpadded, or NULL without tails. */
+HW_API void hw_write(const hw_rows *t, const uint16_t *counts, const int64_t *starts, const int64_t *lengths,
+                     const int64_t *tails, int64_t *words, uint64_t *digests) {
+    int64_t at[64] = {0};
+    for (int64_t i = 0; i < t->n; i++) {
+        int64_t row = t->rows[i], *out = words + starts[i], parts = 0;
+        int64_t *to = out + 4;
+        for (int64_t p = 0; p < t->partitions; p++) {
+            int64_t applied = t->applied[row * t->partitions + p];
+            if (applied < 0) continue;
+            to[0] = p;
+            to[1] = t->born[row * t->partitions + p];
+            to[2] = applied;
+            to += 3;
+            parts++;
+        }
+        out[1] = t->kind | parts << 16 | (lengths ? lengths[i] << 32 : 0);
+        out[2] = t->state_hash;
+        out[3] = t->newest[row];
+        memcpy(to, counts + 4 * t->count_words * i, 8 * t->count_words);
+        to += t->count_words;
+        for (int64_t g = 0; g < t->n_groups; g++) {
+            const hw_group *group = t->groups + g;
+            const int64_t *tiles = group->tiles + row * group->slots;
+            const int64_t *records = group->records + row * group->slots * group->width;
+            int64_t tile = group->first[i], slot = slot_of(tile, group->slots), left = counts[4 * t->count_words * i + g];
+            for (; left; tile++) {
+                if (tiles[slot] == tile) {
+                    memcpy(to, records + slot * group->width, 8 * group->width);
+                    for (int64_t k = 0; k < group->n_pointers; k++)
+                        to[group->places[k]] = group->pointers[k * group->n_held + at[g]];
+                    to += group->width;
+                    at[g]++;
+                    left--;
+                }
+                if (++slot == group->slots) slot = 0;
+            }
+        }
+        if (lengths) {
+            int64_t whole = (lengths[i] + 7) >> 3;
+            memcpy(to, tails, 8 * whole);
+            tails += whole;
+        }
+        out[0] = (int64_t)(digests[i] = xxh3((const uint8_t *)(out + 1), 8 * (starts[i + 1] - starts[i] - 1)));
+    }
+}
+
+/* The digest of n bytes, n at least 17: for the test that holds it against another implementation. */
+HW_API uint64_t hw_xxh3(const uint8_t *p, int64_t n) { return xxh3(p, n); }

@@ -1,0 +1,106 @@
+"""Rows of a table -> their bytes by the compiled encoder: the same bytes as codec.py's, without its many passes.
+
+The tails, whose values are Python's, are put together by codec.py here as there.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from ctypes import c_int64, c_void_p
+from itertools import pairwise
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headwater.plans.plan import CODEC_VERSION
+from headwater.rows.codec import WINDOWED, Tails, Tiles, tails_of
+from headwater.rows.layout import Group, RowLayout
+
+Ints = NDArray[np.int64]
+
+
+class Ring(Protocol):
+    """What a table holds of a group (table.py)."""
+
+    group: Group
+    tiles: Ints
+    records: Ints
+    objects: list[NDArray[Any] | None]
+
+
+class _Group(ctypes.Structure):
+    """hw_group of rows.c."""
+
+    _fields_ = [
+        *((name, c_void_p) for name in ("tiles", "records", "first", "held", "places", "pointers")),
+        *((name, c_int64) for name in ("slots", "width", "n_pointers", "n_held")),
+    ]
+
+
+class _Rows(ctypes.Structure):
+    """hw_rows of rows.c."""
+
+    _fields_ = [
+        *((name, c_int64) for name in ("n", "n_groups", "count_words", "partitions")),
+        *((name, c_void_p) for name in ("rows", "newest", "born", "applied", "groups")),
+        ("kind", c_int64), ("state_hash", c_int64),
+    ]  # fmt: skip
+
+
+def encode_table(
+    native: ctypes.CDLL, layout: RowLayout, rings: Sequence[Ring], rows: Ints, firsts: Sequence[Ints],
+    newest: Ints, born: Ints, applied: Ints,
+) -> tuple[list[memoryview], NDArray[np.uint64]]:  # fmt: skip
+    """The bytes of rows and their digests. `firsts`: for each group the first tile that each row may have."""
+    n = len(rows)
+    keep: list[NDArray[Any]] = [np.ascontiguousarray(rows), newest, born, applied, *firsts]
+    groups = (_Group * len(rings))()
+    held: list[Ints | None] = []
+    for c, ring, first in zip(groups, rings, firsts, strict=True):
+        variable = any(o is not None for o in ring.objects)
+        held.append(np.empty(n * ring.group.slots, np.int64) if variable else None)
+        c.tiles, c.records, c.first = (_at(a) for a in (ring.tiles, ring.records, first))
+        c.held = None if held[-1] is None else _at(held[-1])
+        c.slots, c.width = ring.group.slots, ring.group.width
+    table = _Rows(
+        n, len(rings), layout.count_words, applied.shape[1], *(_at(a) for a in keep[:2]), _at(born), _at(applied),
+        ctypes.addressof(groups), CODEC_VERSION | WINDOWED << 8, int(np.uint64(layout.state_hash).astype(np.int64)),
+    )  # fmt: skip
+    counts, sizes = np.empty((n, 4 * layout.count_words), np.uint16), np.empty(n, np.int64)
+    native.hw_measure(ctypes.byref(table), c_void_p(_at(counts)), c_void_p(_at(sizes)))
+    tails = None
+    if layout.variable:
+        tails = tails_of(
+            layout, n, [_objects(r, h, counts[:, g]) for g, (r, h) in enumerate(zip(rings, held, strict=True))]
+        )
+        sizes += tails.lengths + 7 >> 3
+        for c, of in zip(groups, tails.pointers, strict=True):
+            if of:
+                places, pointers = np.array([p for p, _ in of], np.int64), np.concatenate([p for _, p in of])
+                keep += [places, pointers]
+                c.places, c.pointers, c.n_pointers = _at(places), _at(pointers), len(of)
+    starts = np.zeros(n + 1, np.int64)
+    np.cumsum(sizes, out=starts[1:])
+    words, digests = np.empty(starts[-1], np.int64), np.empty(n, np.uint64)
+    native.hw_write(
+        ctypes.byref(table), *(c_void_p(a) for a in (_at(counts), _at(starts), *_tail_places(tails), _at(words), _at(digests)))
+    )  # fmt: skip
+    view, edges = memoryview(words.data).cast("B") if len(words) else memoryview(b""), (starts * 8).tolist()
+    return [view[a:b] for a, b in pairwise(edges)], digests
+
+
+def _at(array: NDArray[Any]) -> int:
+    return array.ctypes.data
+
+
+def _tail_places(tails: Tails | None) -> tuple[int | None, int | None]:
+    return (None, None) if tails is None else (_at(tails.lengths), _at(tails.words))
+
+
+def _objects(ring: Ring, held: Ints | None, counts: NDArray[np.uint16]) -> Tiles:
+    """A group's rows and values of any length; nothing else of it."""
+    row = np.repeat(np.arange(len(counts)), counts)
+    objects = [None if o is None or held is None else o.take(held[: len(row)]) for o in ring.objects]
+    return Tiles(row, np.empty((0, ring.group.width), np.int64), objects)
