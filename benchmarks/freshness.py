@@ -136,7 +136,7 @@ def main() -> None:
         step("drawing events and 40 days of history")
         drawn = draw(CUSTOMERS, BLOCK, 80, 60, time.time_ns() // 1000)
         produce(own, source, drawn.events.head(PARTITIONS))
-        install(own, plan, view, history_rows(view, source, drawn), append_only=False)
+        install(own, plan, {view.name: history_rows(view, source, drawn)})
         # Returns count for no row, so a probe must not be one.
         events = typed(drawn.events.filter(pl.col("quantity") > 0), source)
         values = list(json_rows(events))

@@ -81,7 +81,7 @@ def main() -> None:
         for i in range(sizes.runs):
             for arm in ARMS:
                 step(f"{arm.name}: run {i + 1} of {sizes.runs}")
-                install(own, plan, view, rows, append_only=False)
+                install(own, plan, {view.name: rows})
                 clocks[arm].append(run(own, plan, arm, sizes, count, Path(folder)))
                 left = rows_of(own, plan, view)
                 if checked is None:

@@ -96,7 +96,7 @@ class ViewRuns:
         return clock
 
     def _run(self, append_only: bool = False, batch: int | None = None, watched: bool = False) -> Clock:
-        install(self.bench.own, self.plan, self.view, self.rows, append_only=append_only)
+        install(self.bench.own, self.plan, {self.view.name: self.rows}, append_only=append_only)
         warm, count = self.bench.sizes.warm, self.bench.count
         clock: Clock = apart(run_worker, self.bench.own, self.plan.project, warm, count, batch, watched)
         return clock

@@ -16,6 +16,9 @@ from headwater.events.json_rows import json_rows, key_texts, typed
 from headwater.plans.plan import Plan, Source, StreamView
 
 FILL = "1"
+Rows = dict[str, dict[bytes, bytes]]
+"""Rows by view and entity key."""
+
 NOBODYS = {"invoice_no": "0", "stock_code": "0", "quantity": -1, "unit_price": 0.0, "customer_id": 0}
 """The record at offset 0 of each partition: a return, so that it counts for no peer either."""
 
@@ -70,29 +73,35 @@ def produce(own: Servers, source: Source, events: pl.DataFrame) -> None:
     assert producer.flush(120) == 0, "the broker did not take all events"
 
 
-def install(own: Servers, plan: Plan, view: StreamView, rows: dict[bytes, bytes], *, append_only: bool) -> None:
-    """Empty Redis and publish the view with these rows, at offset 1 of each partition, as after a backfill."""
+def install(own: Servers, plan: Plan, rows: Rows, *, append_only: bool = False) -> None:
+    """Empty Redis and publish the plan with these rows by view, at offset 1 of each partition, as after a backfill."""
     from headwater.online.connection import Connection
     from headwater.online.keys import fill_key, plan_id_key, plan_key, position_key, row_prefix
     from headwater.online.published import Active, Fill, PublishedPlan
     from headwater.online.topic_facts import topic_facts
 
-    topic = plan.source(view.source).topic
+    views = plan.stream_views()
+    topic = plan.source(views[0].source).topic
     facts = topic_facts({"bootstrap.servers": own.kafka}, [topic])[topic]
-    fill = Fill(FILL, view.name, view.state_hash, topic, facts.id, PARTITIONS, "active", facts.retention_ms or -1)
-    published = PublishedPlan("1", plan, {view.name: Active(FILL, view)})
-    prefix = row_prefix(plan.project, view.name, view.state_hash, FILL)
+    published = PublishedPlan("1", plan, {view.name: Active(FILL, view) for view in views})
     with Connection(own.redis, timeout=120) as connection:
         connection.command("FLUSHALL")
         connection.command("CONFIG", "SET", "appendonly", "yes" if append_only else "no")
-        items = list(rows.items())
-        for i in range(0, len(items), 10_000):
-            connection.pipeline([("SET", prefix + key, row) for key, row in items[i : i + 10_000]])
+        for view in views:
+            prefix = row_prefix(plan.project, view.name, view.state_hash, FILL)
+            items = list(rows[view.name].items())
+            for i in range(0, len(items), 10_000):
+                connection.pipeline([("SET", prefix + key, row) for key, row in items[i : i + 10_000]])
+            fill = Fill(
+                FILL, view.name, view.state_hash, topic, facts.id, PARTITIONS, "active", facts.retention_ms or -1
+            )
+            connection.pipeline(
+                [("SET", fill_key(plan.project, view.name, FILL), msgspec.json.encode(fill)),
+                 *(("SET", position_key(plan.project, view.name, FILL, p), 1) for p in range(PARTITIONS))]
+            )  # fmt: skip
         connection.pipeline(
-            [("SET", fill_key(plan.project, view.name, FILL), msgspec.json.encode(fill)),
-             *(("SET", position_key(plan.project, view.name, FILL, p), 1) for p in range(PARTITIONS)),
-             ("SET", plan_key(plan.project), msgspec.json.encode(published)), ("SET", plan_id_key(plan.project), "1")]
-        )  # fmt: skip
+            [("SET", plan_key(plan.project), msgspec.json.encode(published)), ("SET", plan_id_key(plan.project), "1")]
+        )
 
 
 def rows_of(own: Servers, plan: Plan, view: StreamView) -> dict[bytes, bytes]:

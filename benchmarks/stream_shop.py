@@ -20,6 +20,7 @@ from headwater.columns import Column
 from headwater.durations import DAY, HOUR, MINUTE, SECOND
 from headwater.events.batch import Events
 from headwater.events.select import select
+from headwater.online.keys import entity_key
 from headwater.plans.plan import Feature, Plan, Source, StreamView, stream_state_hash
 from headwater.rows.fold import fold
 from headwater.rows.layout import layout_of
@@ -108,7 +109,7 @@ def history_rows(view: StreamView, source: Source, drawn: Drawn) -> dict[bytes, 
     columns = {f.name: Column.from_arrow(f.dtype, frame[f.name].to_arrow()) for f in source.fields}
     place = [frame[name].to_numpy() for name in ("_partition", "_offset")]
     events = Events(source.name, columns, place[0], place[1], columns[source.event_time].values)
-    return {b"%d" % row.key[0]: row.data for row in fold(layout_of(view), select(view, events), born=0)}
+    return {entity_key(row.key): row.data for row in fold(layout_of(view), select(view, events), born=0)}
 
 
 def assert_values(view: StreamView, drawn: Drawn, rows: dict[bytes, bytes]) -> None:
