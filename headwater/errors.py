@@ -18,7 +18,8 @@ The hierarchy, and the exit code that the command line gives each::
     │   └── MissingExtra               2   a Python package of an extra is not installed
     └── Unreachable                    3   a server did not answer: worth trying again (transient)
         ├── RegistryUnreachable        3   the schema registry did not, so what an event says is not known yet
-        └── KafkaUnreachable           3   no broker did
+        ├── KafkaUnreachable           3   no broker did
+        └── LakeUnreachable            3   the lake's disk is full, or its object store does not take what is written
 
 Messages say the object, what was expected, what was got, and what to do.
 """
@@ -104,6 +105,10 @@ class RegistryUnreachable(Unreachable):
 
 class KafkaUnreachable(Unreachable):
     """No broker answered."""
+
+
+class LakeUnreachable(Unreachable):
+    """The lake's disk or object store did not take what was written; whether a commit holds is to be looked up."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

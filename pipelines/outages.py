@@ -12,6 +12,7 @@ import time
 from collections import Counter
 
 SCHEMA_REGISTRY = "The schema registry"
+LAKE = "The lake"
 
 
 class Outages:

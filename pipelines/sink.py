@@ -22,7 +22,14 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from headwater.errors import KafkaUnreachable, LakeDamaged, RegistryUnreachable, TopicChanged, Unreachable
+from headwater.errors import (
+    KafkaUnreachable,
+    LakeDamaged,
+    LakeUnreachable,
+    RegistryUnreachable,
+    TopicChanged,
+    Unreachable,
+)  # fmt: skip
 from headwater.events.schemas import Schemas
 from headwater.lake import Lake
 from headwater.lake.event_log import CommitRefused, EventWriter
@@ -35,7 +42,7 @@ from headwater.plans.plan import Plan, Source
 from pipelines.consumers import Place, TopicBatch
 from pipelines.lag_alarms import LagAlarms
 from pipelines.micro_batches import BeforeLogStart, MicroBatches
-from pipelines.outages import SCHEMA_REGISTRY, Outages
+from pipelines.outages import LAKE, SCHEMA_REGISTRY, Outages
 from pipelines.sink_buffer import SinkBuffer
 from pipelines.sink_metrics import SinkMetrics
 
@@ -224,6 +231,7 @@ class Sink:
                 rows = buffer.rows_from(rows, starts)
         else:
             raise Unreachable(f"Table {self.lake.events_table(topic).uri} refused {_ATTEMPTS} commits in a row.")
+        self._outages.back(LAKE)
         self.records += rows.num_rows
         self.rejected += rows["_kind"].drop_null().length()
         self.metrics.committed(topic, rows, began, time.time())
@@ -314,7 +322,7 @@ class Sink:
             self.metrics.positioned = True
             return found
         except Unreachable as error:
-            self._say_once(f"{error} Waiting for it.")
+            self._say_away(error)
         except (TopicChanged, LakeDamaged) as failure:
             self._failure = failure
         return None
@@ -336,6 +344,10 @@ class Sink:
         assert facts is not None
         first, end = facts.starts[partition], facts.ends[partition]
         position = self._writers[topic].positions().get(partition)
+        if position is not None and position > end:
+            # The ends were asked for before the table was opened: another sink may have written since.
+            now = self._facts([topic]).get(topic)
+            end = now.ends.get(partition, 0) if now is not None and now.id == facts.id else end
         if position is not None and position > end:
             raise TopicChanged(
                 f"The lake holds topic {topic!r}, partition {partition} up to offset {position}, but the topic ends at "
@@ -368,6 +380,8 @@ class Sink:
             self._outages.away("Kafka", str(error))
         elif isinstance(error, RegistryUnreachable):
             self._outages.away(SCHEMA_REGISTRY, str(error))
+        elif isinstance(error, LakeUnreachable):
+            self._outages.away(LAKE, str(error))
         elif "Kafka" not in self._outages:
             self._say_once(f"{error} Waiting for it.")
 

@@ -79,6 +79,6 @@ def test_the_lines_that_the_operating_page_explains_are_said() -> None:
     said = _said()
     for line in lines:
         # What stands between the places that differ from time to time.
-        for piece in re.split(r"'?…'?|\b[NMAB]\b|\{…\}|^(?:Redis|Kafka|The schema registry)\b", line):
+        for piece in re.split(r"'?…'?|\b[NMAB]\b|\{…\}|^(?:Redis|Kafka|The lake|The schema registry)\b", line):
             words = piece.strip(" '().;:,")
             assert not words or words in said, f"{line!r}: nothing says {words!r}"

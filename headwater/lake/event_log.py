@@ -18,9 +18,9 @@ import pyarrow.compute as pc
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError
 
-from headwater.errors import HeadwaterError, TopicChanged, Unreachable
+from headwater.errors import HeadwaterError, TopicChanged
 from headwater.lake.event_rows import META, PLACE, REJECTION, event_schema
-from headwater.lake.tables import TablePath, files_of, missing_files, read_files
+from headwater.lake.tables import TablePath, files_of, missing_files, read_files, writing
 from headwater.plans.plan import Source
 
 TOPIC_ID = "headwater.topicId"
@@ -146,7 +146,7 @@ class EventWriter:
 
         Raises:
             CommitRefused: `starts` are not the handle's positions, or another sink was faster.
-            Unreachable: the disk or the object store failed; whether the commit holds, only a new writer knows.
+            LakeUnreachable: the disk or the object store failed; whether the commit holds, only a new writer knows.
         """
         known = self.positions()
         for partition, start in starts.items():
@@ -161,22 +161,23 @@ class EventWriter:
             transactions.append(Transaction(_app(self.topic_id, "partitions"), count))
         properties = CommitProperties(app_transactions=transactions, max_commit_retries=COMMIT_RETRIES)
         try:
-            write_deltalake(self._handle, rows, mode="append", schema_mode="merge", commit_properties=properties)
+            with writing(self._table):
+                write_deltalake(self._handle, rows, mode="append", schema_mode="merge", commit_properties=properties)
         except CommitFailedError as error:
             raise CommitRefused(f"Table {self._table.name!r} refused a commit: {error}") from error
-        except OSError as error:
-            raise Unreachable(f"The lake's table {self._table.name!r} cannot be written: {error}") from error
 
     def compact(self, most: int) -> None:
         """Join small files where the table has more than `most`; readers of older versions keep theirs.
 
         Raises:
             CommitRefused: another sink compacted at the same time; make a new writer.
+            LakeUnreachable: the disk or the object store failed.
         """
         if len(self._handle.file_uris()) <= most:
             return
         try:
-            self._handle.optimize.compact()
+            with writing(self._table):
+                self._handle.optimize.compact()
         except CommitFailedError as error:
             raise CommitRefused(f"Table {self._table.name!r} refused a compaction: {error}") from error
 

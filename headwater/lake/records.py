@@ -18,8 +18,8 @@ import pyarrow.compute as pc
 from deltalake import CommitProperties, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError
 
-from headwater.errors import LakeDamaged, Unreachable
-from headwater.lake.tables import MICROS, TablePath, first_line, read_table
+from headwater.errors import LakeDamaged
+from headwater.lake.tables import MICROS, TablePath, first_line, read_table, writing
 from headwater.receipts.results import ViewCheck
 
 _GAPS = pa.schema([
@@ -134,14 +134,13 @@ def append_rows(table: TablePath, rows: pa.Table) -> None:
 
     Raises:
         LakeDamaged: the table's log cannot be read, or not be gone on with.
-        Unreachable: the disk or the object store failed.
+        LakeUnreachable: the disk or the object store failed.
     """
     handle = table.open() or table.create(rows.schema)
     try:
-        write_deltalake(handle, rows, mode="append", schema_mode="merge", commit_properties=RETRIES)
+        with writing(table):
+            write_deltalake(handle, rows, mode="append", schema_mode="merge", commit_properties=RETRIES)
     except DeltaError as error:
         raise LakeDamaged(
             f"Table {table.name!r} of the lake ({table.uri}) takes no rows: {first_line(error)}"
         ) from error
-    except OSError as error:
-        raise Unreachable(f"The lake's table {table.name!r} cannot be written: {error}") from error

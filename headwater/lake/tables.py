@@ -7,9 +7,11 @@ error that names it, never fewer rows.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
@@ -20,7 +22,7 @@ import pyarrow.fs as pafs
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
-from headwater.errors import LakeDamaged, Unreachable
+from headwater.errors import LakeDamaged, LakeUnreachable, Unreachable
 
 MICROS = pa.timestamp("us", "UTC")
 
@@ -68,12 +70,34 @@ class TablePath:
         return sum(name.endswith(".parquet") for name in os.listdir(self.uri))
 
     def create(self, schema: pa.Schema, configuration: dict[str, str | None] | None = None) -> DeltaTable:
-        """The table's handle, created empty where there was none (an existing one stays as it is)."""
-        if "://" not in self.uri:
-            os.makedirs(self.uri, exist_ok=True)
-        return DeltaTable.create(
-            self.uri, schema, mode="ignore", configuration=configuration, raise_if_key_not_exists=False
-        )
+        """The table's handle, created empty where there was none (an existing one stays as it is).
+
+        Raises:
+            LakeUnreachable: the disk or the object store failed.
+        """
+        with writing(self):
+            if "://" not in self.uri:
+                os.makedirs(self.uri, exist_ok=True)
+            return DeltaTable.create(
+                self.uri, schema, mode="ignore", configuration=configuration, raise_if_key_not_exists=False
+            )
+
+
+# Of a full disk deltalake says "Generic LocalFileSystem error: … (os error 28)", within errors of many kinds.
+_STORAGE = re.compile(r"Generic \w+ error|os error \d+")
+
+
+@contextlib.contextmanager
+def writing(table: TablePath) -> Iterator[None]:
+    """Within, what the disk or the object store refuses is a LakeUnreachable; Delta's own errors stay as they are."""
+    try:
+        yield
+    except (OSError, DeltaError) as error:
+        if isinstance(error, DeltaError) and not _STORAGE.search(str(error)):
+            raise
+        raise LakeUnreachable(
+            f"the lake's table {table.name!r} at {table.uri} cannot be written: {first_line(error)}"
+        ) from error
 
 
 _MEND = (

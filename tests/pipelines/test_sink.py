@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import time
@@ -239,3 +240,26 @@ def test_kafka_and_redis_may_go_away_and_come_back(
     assert shop.customers() == list(range(90))
     assert said.count("Kafka does not answer") <= 1, said
     assert "Traceback" not in said
+
+
+def test_a_full_disk_is_said_once_and_waited_for(shop: Shop, start_headwater: Callable) -> None:
+    sink = start_headwater("sink", "--every", "0.2", repo=shop.root)
+    shop.produce(range(30))
+    shop.wait_for(30)
+    # No file may grow past so many bytes: as on a disk that is full, a data file ends in the middle.
+    hard = resource.prlimit(sink.pid, resource.RLIMIT_FSIZE)[1]
+    resource.prlimit(sink.pid, resource.RLIMIT_FSIZE, (600, hard))
+    shop.produce(range(30, 90))
+    time.sleep(3)
+    assert shop.customers() == list(range(30))
+    resource.prlimit(sink.pid, resource.RLIMIT_FSIZE, (hard, hard))
+    shop.produce(range(90, 120))
+    shop.wait_for(120)
+    sink.terminate()
+    said = sink.communicate(timeout=30)[0]
+    assert sink.returncode == 0, said
+    assert (said.count("The lake does not answer"), said.count("The lake is back.")) == (1, 1), said
+    assert "cannot be written" in said
+    assert "Traceback" not in said
+    assert shop.customers() == list(range(120))
+    assert shop.lake.duplicates(shop.topic).num_rows == 0
