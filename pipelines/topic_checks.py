@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from headwater.errors import TopicChanged
@@ -9,6 +11,9 @@ from headwater.online.connection import Connection
 from headwater.online.plan_store import read_positions
 from headwater.online.published import Fill, PublishedPlan
 from headwater.online.topic_facts import TopicFacts
+
+_LOOK_AGAIN = (0.0, 0.5, 1.5)
+"""Seconds before the ends are asked for again: the first answer may be older than the positions."""
 
 
 @dataclass(frozen=True)
@@ -25,10 +30,18 @@ def waits_anew(plan: PublishedPlan, view: str, fill: Fill) -> bool:
     return waiting is not None and waiting.fill != fill.id
 
 
+def positions_past(positions: Mapping[int, int], facts: TopicFacts) -> dict[int, int]:
+    """The positions that lie past their partition's end."""
+    return {p: o for p, o in positions.items() if o > facts.ends.get(p, 0)}
+
+
 def misfit_of(
-    connection: Connection, project: str, view: str, fill: Fill, facts: TopicFacts | None, *, waits: bool
-) -> Misfit | None:
+    connection: Connection, project: str, view: str, fill: Fill, facts: TopicFacts | None,
+    again: Callable[[], TopicFacts | None], *, waits: bool,
+) -> Misfit | None:  # fmt: skip
     """What is wrong between a fill and the topic as it is now (None: there is no such topic); None where they fit.
+
+    `again` asks for the facts anew: another worker may have read past the ends that were asked for before.
 
     Raises:
         TopicChanged: the topic is another one, or ends before a position, and nobody has said what shall be done.
@@ -44,7 +57,15 @@ def misfit_of(
             f"{' and made anew' if facts else ''}. Run 'headwater apply' to begin new fills."
         )
     positions = read_positions(connection, project, fill, facts.partitions)
-    past = {p: o for p, o in positions.items() if o > facts.ends[p]}
+    past = positions_past(positions, facts)
+    for wait in _LOOK_AGAIN:
+        if not past:
+            break
+        time.sleep(wait)
+        facts = again()
+        if facts is None or facts.id != fill.topic_id:
+            return misfit_of(connection, project, view, fill, facts, again, waits=waits)
+        past = positions_past(positions, facts)
     if past:
         raise TopicChanged(
             f"View {view!r} is at {past} (partition: offset) of topic {topic!r}, which ends at "

@@ -336,8 +336,9 @@ class Worker:
             for feed in list(source.feeds):
                 waits = plan is not None and waits_anew(plan, feed.view.name, feed.fill)
                 misfit = misfit_of(
-                    self.connection, self.project, feed.view.name, feed.fill, facts.get(topic), waits=waits
-                )
+                    self.connection, self.project, feed.view.name, feed.fill, facts.get(topic),
+                    lambda topic=topic: topic_facts(self.kafka, [topic]).get(topic), waits=waits,  # type: ignore[misc]
+                )  # fmt: skip
                 if misfit is None:
                     continue
                 source.feeds.remove(feed)

@@ -13,6 +13,7 @@ from confluent_kafka.admin import NewPartitions
 from headwater.errors import TopicChanged
 from headwater.lake import Lake
 from headwater.online.plan_store import all_positions, load_fill
+from headwater.online.topic_facts import topic_facts
 from pipelines.backfill import backfill
 from tests.pipelines.stream_world import World, produce, random_events
 
@@ -100,6 +101,28 @@ def test_a_position_past_the_end_stops_the_worker(world: World) -> None:
     world.connection.command("SET", f"hw:pos:{world.project}:spend:{fill}:1", 5000)
     with pytest.raises(TopicChanged, match=r"is at \{1: 5000\}.*which ends at \{1: 10\}"):
         world.catch_up()
+
+
+def test_a_position_that_another_worker_moved_meanwhile_is_not_past_the_end(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.publish()
+    world.produce(random_events(40))
+    faster: list[bool] = []
+
+    def asked_then_overtaken(*args, **named):
+        facts = topic_facts(*args, **named)
+        if not faster:
+            # Between the broker's answer and the look at the positions, events come and another worker reads them.
+            faster.append(True)
+            world.produce(random_events(40, seed=2))
+            world.catch_up()
+        return facts
+
+    monkeypatch.setattr("pipelines.worker.topic_facts", asked_then_overtaken)
+    world.catch_up()
+    assert faster
+    world.assert_equal_to_the_slow_loop()
 
 
 def test_what_retention_took_unread_puts_the_view_back_to_filling_and_backfill_makes_it_right(
