@@ -75,7 +75,7 @@ def run_check(
         if kept_receipts:
             progress("receipts that servers kept")
             try:
-                results = _with_kept(results, replay_kept(repository.state / "receipts", run.lake_side))
+                results = _with_kept(results, replay_kept(repository.state / "receipts", run.lake_side, names))
             except LakeDamaged as error:
                 run.problem = run.problem or error
     try:

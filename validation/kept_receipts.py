@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headwater.errors import TopicChanged
-from headwater.events.timestamps import format_timestamp
 from headwater.online.keys import entity_text
 from headwater.receipts.log import KeptFill, read_receipts
 from headwater.receipts.results import Example
@@ -32,6 +31,9 @@ EVENTS_A_SLICE = 1 << 17
 BYTES_A_SLICE = 64 << 20
 EXAMPLES = 20
 _Spec = tuple[str, tuple[tuple[int, int, int], ...], str]
+"""Key, (partition, born, applied) offsets, digest."""
+_Definition = tuple[str, str, str | None]
+"""View, state hash, topic's id."""
 
 
 @dataclass
@@ -70,30 +72,40 @@ class Replayed:
             self.examples.append(example)
 
 
-def replay_kept(folder: Path, lake: LakeSide) -> dict[str, Replayed]:
-    """View -> what became of its receipts.
+def replay_kept(folder: Path, lake: LakeSide, views: Sequence[str]) -> dict[str, Replayed]:
+    """View -> what became of its receipts; of these views.
 
     Raises:
         LakeDamaged: a table of the lake cannot be read.
     """
-    fills: dict[str, KeptFill] = {}
-    counts: dict[str, dict[_Spec, int]] = {}
+    definitions: dict[_Definition, _Receipts] = {}
     for kept, receipts in read_receipts(folder):
-        fills[kept.fill.id] = kept
-        mine = counts.setdefault(kept.fill.id, {})
+        if kept.view.name not in views:
+            continue
+        # What a receipt is replayed with is its definition's; its fill only says where it was born.
+        mine = definitions.setdefault((kept.view.name, kept.view.state_hash, kept.fill.topic_id), _Receipts(kept))
         for r in receipts:
             spec = (r.key, r.offsets, r.digest)
-            mine[spec] = mine.get(spec, 0) + 1
+            mine.counts[spec] = mine.counts.get(spec, 0) + 1
     out: dict[str, Replayed] = {}
-    for fill, mine in counts.items():
-        result = out.setdefault(fills[fill].view.name, Replayed())
-        result.kept += sum(mine.values())
-        result.distinct += len(mine)
-        _replay_fill(fills[fill], mine, lake, result)
+    for (view, _, _), mine in definitions.items():
+        result = out.setdefault(view, Replayed())
+        result.kept += sum(mine.counts.values())
+        result.distinct += len(mine.counts)
+        _replay(mine, lake, result)
     return out
 
 
-def _replay_fill(of: KeptFill, counts: dict[_Spec, int], lake: LakeSide, result: Replayed) -> None:
+@dataclass
+class _Receipts:
+    """Receipts of one definition: how often each was handed out, and a fill that it had."""
+
+    of: KeptFill
+    counts: dict[_Spec, int] = field(default_factory=dict)
+
+
+def _replay(receipts: _Receipts, lake: LakeSide, result: Replayed) -> None:
+    of, counts = receipts.of, receipts.counts
     newest: dict[int, int] = {}
     for _, offsets, _ in counts:
         for p, _, applied in offsets:
@@ -105,18 +117,17 @@ def _replay_fill(of: KeptFill, counts: dict[_Spec, int], lake: LakeSide, result:
         return
     covered = [s for s in counts if all(a < kept.positions.get(p, 0) for p, _, a in s[1])]
     result.waiting += sum(counts.values()) - sum(counts[s] for s in covered)
-    replay = Replay(of, kept)
-    digests = replay.digests(covered)
+    digests = Replay(of, kept).digests(covered)
     lost = lost_ranges(kept)
     for spec, digest in zip(covered, digests.tolist(), strict=True):
         if f"{digest:016x}" == spec[2]:
             result.equal += counts[spec]
         else:
-            cause, example = _named(of, kept, lost, spec, digest)
+            cause, example = _named(of, lost, spec, digest)
             result.differs(cause, counts[spec], example)
 
 
-def _named(of: KeptFill, kept: Kept, lost: list[Range], spec: _Spec, digest: int) -> tuple[str, Example]:
+def _named(of: KeptFill, lost: list[Range], spec: _Spec, digest: int) -> tuple[str, Example]:
     key, offsets, said = spec
     mine = [r for r in lost if any(r[0] == p and b < r[2] and r[1] <= a for p, b, a in offsets)]
     names = [k.name for k in of.view.keys]
@@ -127,12 +138,11 @@ def _named(of: KeptFill, kept: Kept, lost: list[Range], spec: _Spec, digest: int
         log += f"; it lacks {ranges_text(mine)}"
     else:
         cause, detail = "defect", "a served value is not what its events give"
-    began = f"the fill began {format_timestamp(int(of.fill.id[:11], 16) * 1000)}" if len(of.fill.id) == 17 else ""
-    return cause, Example(key, cause, detail, entity_text(key.encode(), names), row, log, began)
+    return cause, Example(key, cause, detail, entity_text(key.encode(), names), row, log)
 
 
 class Replay:
-    """Replays receipts of one fill from what the lake has of its topic."""
+    """Replays receipts of one definition from what the lake has of its topic."""
 
     def __init__(self, of: KeptFill, kept: Kept) -> None:
         self.layout = layout_of(of.view)
