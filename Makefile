@@ -40,6 +40,7 @@ bench: $(ENVIRONMENT) servers  ## the benchmarks, each beside its peer in the sa
 
 soak: $(ENVIRONMENT) servers  ## what takes longer than `make test`: all events, kills, faults
 	$(PYTHON_OF_VENV) -m pytest -m soak --timeout=7200
+	$(PYTHON_OF_VENV) -m tests.campaign --rounds 3 --kills 200 --kill-every 3 --customers 4000 --receipts 1000000 --receipts-a-second 2000
 
 clean:  ## remove the environment and all caches; the data of feature_repo stays
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
