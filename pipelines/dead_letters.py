@@ -112,21 +112,38 @@ def read_dead_letters(kafka: Mapping[str, str], topics: Sequence[str]) -> list[D
     Raises:
         Unreachable: no broker answers.
     """
-    facts = topic_facts(kafka, [t + SUFFIX for t in topics])
-    ends = {(f.name, p): end for f in facts.values() for p, end in f.ends.items() if end > f.starts[p]}
-    letters: dict[tuple[str, int, int], DeadLetter] = {}
-    if ends:
-        starts = [TopicPartition(name, p, facts[name].starts[p]) for name, p in ends]
-        for value in _values(kafka, starts, ends):
-            letter = _parsed(value)
-            if letter is not None:
-                letters.setdefault(letter.place, letter)
+    return [letter for letter, _ in read_letter_times(kafka, topics)]
+
+
+def read_letter_times(kafka: Mapping[str, str], topics: Sequence[str]) -> list[tuple[DeadLetter, int]]:
+    """As `read_dead_letters`, each with the broker's time (microseconds) of the last worker that sent it.
+
+    Raises:
+        Unreachable: no broker answers.
+    """
+    letters: dict[tuple[str, int, int], tuple[DeadLetter, int]] = {}
+    for at, value in committed_values(kafka, [t + SUFFIX for t in topics]):
+        letter = _parsed(value)
+        if letter is not None:
+            first, before = letters.get(letter.place, (letter, at))
+            letters[letter.place] = first, max(at, before)
     return [letters[place] for place in sorted(letters)]
+
+
+def committed_values(kafka: Mapping[str, str], topics: Sequence[str]) -> Iterable[tuple[int, bytes | None]]:
+    """Broker time (microseconds) and value of every committed record of the topics that exist, up to their ends of now.
+
+    Raises:
+        Unreachable: no broker answers.
+    """
+    facts = topic_facts(kafka, topics)
+    ends = {(f.name, p): end for f in facts.values() for p, end in f.ends.items() if end > f.starts[p]}
+    return _values(kafka, [TopicPartition(t, p, facts[t].starts[p]) for t, p in ends], ends) if ends else ()
 
 
 def _values(
     kafka: Mapping[str, str], starts: list[TopicPartition], ends: Mapping[tuple[str, int], int]
-) -> Iterable[bytes | None]:
+) -> Iterable[tuple[int, bytes | None]]:
     consumer = Consumer(
         {"group.id": "headwater-dead-letters", **kafka, "enable.auto.commit": False, "auto.offset.reset": "error",
          "isolation.level": "read_committed", "log_level": 0}
@@ -138,7 +155,7 @@ def _values(
             for message in messages:
                 if message.error() is not None:
                     raise Unreachable(f"Kafka: {message.error().str()} (topic {message.topic()}).")
-                yield message.value()
+                yield message.timestamp()[1] * 1000, message.value()
     except KafkaException as error:
         raise Unreachable(f"Kafka did not give the dead letters: {error.args[0].str()}.") from error
     finally:

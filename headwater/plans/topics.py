@@ -74,8 +74,10 @@ def missing_topics(kafka: Mapping[str, str], plan: Plan) -> list[str]:
     return [name for name in topics_of(plan) if name not in facts]
 
 
-def create_topics(kafka: Mapping[str, str], names: list[str], settings: TopicSettings) -> None:
-    """Create topics; those that came to be meanwhile are as good.
+def create_topics(
+    kafka: Mapping[str, str], names: list[str], settings: TopicSettings, config: Mapping[str, str] | None = None
+) -> None:
+    """Create topics, with further `config`; those that came to be meanwhile are as good.
 
     Raises:
         Unreachable: no broker answers, or it refuses (the message says why).
@@ -85,8 +87,8 @@ def create_topics(kafka: Mapping[str, str], names: list[str], settings: TopicSet
     from confluent_kafka import KafkaError, KafkaException
     from confluent_kafka.admin import AdminClient, NewTopic
 
-    config = {"message.timestamp.type": "LogAppendTime"}
-    new = [NewTopic(n, settings.partitions, settings.replication, config=config) for n in names]
+    chosen = {"message.timestamp.type": "LogAppendTime", **(config or {})}
+    new = [NewTopic(n, settings.partitions, settings.replication, config=chosen) for n in names]
     client: Any = AdminClient(dict(kafka))
     for name, future in client.create_topics(new, operation_timeout=_TIMEOUT, request_timeout=_TIMEOUT).items():
         try:
