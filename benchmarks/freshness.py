@@ -14,7 +14,6 @@ There is no peer in this table: what other streaming libraries write to Redis, t
 from __future__ import annotations
 
 import argparse
-import gc
 import logging
 import multiprocessing
 import sys
@@ -58,9 +57,10 @@ def keep_busy(kafka: str, topic: str, values: list[bytes], rate: int, stop: Even
 
 def work(own: Servers, project: str, stop: Event, done: Any) -> None:
     """The worker, until told to stop."""
+    from pipelines.foreground import be_a_worker
     from pipelines.worker import Worker
 
-    gc.disable()  # as `headwater stream` does
+    be_a_worker()
     logging.getLogger("headwater.stream").setLevel(logging.ERROR)
     worker = Worker(own.redis, {"bootstrap.servers": own.kafka}, project)
 

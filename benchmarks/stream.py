@@ -110,6 +110,7 @@ class ViewRuns:
         each = {k: (1e6 * wall / clock.events, 1e6 * cpu / clock.events) for k, (wall, cpu) in clock.steps.items()}
         shares = ", ".join(f"{step} {wall:.2f} ({cpu:.2f})" for step, (wall, cpu) in each.items())
         yield f"  us an event, wall (CPU), watched: {shares}; {1e6 * clock.wall / clock.events:.2f} in all"
+        yield f"  most memory of the worker, over {self.bench.count:,} events that all lay there at the start: {clock.peak:,} MB"
         curve = []
         for batch in self.bench.sizes.batches:
             step(f"batches of {batch:,}")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import multiprocessing
+import resource
 import threading
 import time
 from collections import defaultdict
@@ -26,12 +26,15 @@ class Clock:
     wall: float
     cpu: float
     steps: dict[str, tuple[float, float]]
+    peak: int = 0
+    """Most memory that the process has had, in MB."""
 
     @classmethod
     def between(cls, first: Mark, last: Mark, steps: dict[str, tuple[float, float]] | None = None) -> Clock:
         """The run between two marks."""
         events, wall, cpu = (b - a for a, b in zip(first, last, strict=True))
-        return cls(int(events), wall, cpu, steps or {})
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1000
+        return cls(int(events), wall, cpu, steps or {}, peak)
 
     @property
     def rate(self) -> float:
@@ -57,6 +60,7 @@ def apart(run: Callable[..., Any], *args: Any) -> Any:
 
 def run_worker(own: Servers, project: str, warm: int, count: int, batch: int | None, watched: bool) -> Clock:
     """The worker as `headwater stream` runs it, over `count` events, timed behind the first `warm`."""
+    from pipelines.foreground import be_a_worker
     from pipelines.worker import Worker, WorkerSettings
 
     watch = Stopwatch() if watched else None
@@ -75,7 +79,7 @@ def run_worker(own: Servers, project: str, warm: int, count: int, batch: int | N
             marks.append(mark(worker.events))
         return worker.events >= count
 
-    gc.disable()  # as `headwater stream` does
+    be_a_worker()
     # Without the append-only file Redis keeps nothing, of which the worker warns.
     logging.getLogger("headwater.stream").setLevel(logging.ERROR)
     worker.run(until=done)

@@ -177,12 +177,12 @@ class Shapes:
 
 def work(own: Servers, project: str, stop: Any) -> None:
     """A worker, until told to stop."""
-    import gc
     import logging
 
+    from pipelines.foreground import be_a_worker
     from pipelines.worker import Worker
 
-    gc.disable()
+    be_a_worker()
     logging.getLogger("headwater.stream").setLevel(logging.ERROR)
     Worker(own.redis, {"bootstrap.servers": own.kafka}, project).run(until=stop.is_set)
 

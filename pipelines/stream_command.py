@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import sys
 import time
 from collections.abc import Sequence
@@ -13,13 +12,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from headwater.errors import HeadwaterError, UsageError
 from headwater.monitoring.endpoint import MonitorAddress
 from headwater.monitoring.logs import log_to_stderr, say
+from headwater.native import library
 from headwater.online.connection import Connection
 from headwater.online.first_fills import Start
 from headwater.online.plan_store import load_published
 from headwater.online.topic_facts import topic_facts
 from headwater.repository import Repository
 from pipelines.caught_up import CaughtUp
-from pipelines.foreground import metrics_of, stopped_by_signals
+from pipelines.foreground import be_a_worker, metrics_of, stopped_by_signals
 from pipelines.worker import Worker, WorkerSettings
 
 MOST = 50_000
@@ -85,8 +85,9 @@ def _worker(repository: Repository, batch: int | None, engine: str, conf: Sequen
         raise UsageError(f"--conf {conf[0]!r} is a setting of Spark, and --engine is {engine!r}.")
     if batch is not None and batch > MOST:
         raise UsageError(f"--batch {batch}: expected at most {MOST} with --engine python.")
-    # Tuples and lists of a batch die by reference count; the collector would only walk the caches.
-    gc.disable()
+    be_a_worker()
+    if library() is None:
+        say("Without the compiled library: slower. 'python hatch_build.py' in a checkout makes it (docs/scaling.md).")
     settings = WorkerSettings(start=begin) if batch is None else WorkerSettings(batch=batch, start=begin)
     redis, kafka = repository.need_redis(), repository.need_kafka()
     return Worker(redis, kafka, repository.project, settings, repository.schema_registry)
