@@ -13,9 +13,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from headwater.errors import UsageError
-from headwater.events.admission import Rejected
+from headwater.events.admission import IGNORED, Rejected
 from headwater.events.timestamps import format_timestamp
 from headwater.lake import Lake
 from headwater.online.topic_facts import topic_facts
@@ -118,6 +119,7 @@ def _kept(lake: Lake, source: Source, topic_id: str | None) -> Iterable[Letter]:
     # Of an earlier topic of that name letters are shown, and cannot be replayed: this one's places are others.
     same = topic_id is not None and snapshot.topic_id == topic_id
     table = snapshot.read_rejected(source)
+    table = table.filter(pc.not_equal(table["_kind"], IGNORED))
     times = table["_broker_time"].cast(pa.int64()).to_pylist()
     for row, time in zip(table.drop_columns(["_broker_time"]).to_pylist(), times, strict=True):
         rejected = Rejected(-1, row["_partition"], row["_offset"], row["_kind"], row["_reason"], row["_raw"])

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from headwater.events.admission import DEAD_LETTER
+from headwater.events.admission import DEAD_LETTER, IGNORED
 from headwater.monitoring.histograms import Histogram, histogram_family
 from pipelines.consumers import Place
 from pipelines.loop_metrics import LoopMetrics, by_label, counters, gauges
@@ -24,6 +24,7 @@ class SinkMetrics(LoopMetrics):
         self._records: Counter[str] = Counter()
         self._dead: Counter[str] = Counter()
         self._quarantined: Counter[str] = Counter()
+        self._ignored: Counter[str] = Counter()
         self._refusals: Counter[str] = Counter()
         self._delay: dict[tuple[str, ...], Histogram] = {}
         self._commits: dict[tuple[str, ...], Histogram] = {}
@@ -35,7 +36,9 @@ class SinkMetrics(LoopMetrics):
         kinds = rows["_kind"].drop_null()
         dead = pc.sum(pc.equal(kinds, DEAD_LETTER)).as_py() or 0
         self._dead[topic] += dead
-        self._quarantined[topic] += len(kinds) - dead
+        ignored = pc.sum(pc.equal(kinds, IGNORED)).as_py() or 0
+        self._ignored[topic] += ignored
+        self._quarantined[topic] += len(kinds) - dead - ignored
         self._commits.setdefault((topic,), Histogram()).add_one(max(now - began, 0.0))
         broker_time = rows["_broker_time"].cast(pa.int64()).to_numpy(zero_copy_only=False)
         self._delay.setdefault((topic,), Histogram()).add(now - broker_time / 1e6)
@@ -57,6 +60,8 @@ class SinkMetrics(LoopMetrics):
                        by_label(self._dead))  # fmt: skip
         yield counters("headwater_sink_quarantined", "Events that fail an expectation of their source.", ("topic",),
                        by_label(self._quarantined))  # fmt: skip
+        yield counters("headwater_sink_ignored", "Records that are no events of their source, such as deletions.",
+                       ("topic",), by_label(self._ignored))  # fmt: skip
         yield counters("headwater_sink_refusals", "Commits refused because another sink was faster.", ("topic",),
                        by_label(self._refusals))  # fmt: skip
         yield gauges("headwater_sink_position", "The next offset that the lake needs.", ("topic", "partition"),

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from headwater.events.admission import DEAD_LETTER, Rejected
+from headwater.events.admission import DEAD_LETTER, IGNORED, Rejected
 from headwater.monitoring.histograms import Histogram, histogram_family
 from pipelines.consumers import Place
 from pipelines.feeds import ViewFeed
@@ -27,6 +27,7 @@ class StreamMetrics(LoopMetrics):
         self._events: Counter[str] = Counter()
         self._dead: Counter[str] = Counter()
         self._quarantined: Counter[str] = Counter()
+        self._ignored: Counter[str] = Counter()
         self._conflicts: Counter[str] = Counter()
         self._refusals: Counter[str] = Counter()
         self._told: WeakKeyDictionary[ViewFeed, int] = WeakKeyDictionary()
@@ -37,7 +38,9 @@ class StreamMetrics(LoopMetrics):
         self._began[topic] = time.time()
         dead = sum(r.kind == DEAD_LETTER for r in rejected)
         self._dead[topic] += dead
-        self._quarantined[topic] += len(rejected) - dead
+        ignored = sum(r.kind == IGNORED for r in rejected)
+        self._ignored[topic] += ignored
+        self._quarantined[topic] += len(rejected) - dead - ignored
 
     def landed(self, topic: str, events: int, feeds: Iterable[ViewFeed], written: float | None) -> None:
         """Redis has a batch of so many events; the last of it at `written`, seconds since the epoch (None: no rows)."""
@@ -72,6 +75,8 @@ class StreamMetrics(LoopMetrics):
                        by_label(self._dead))  # fmt: skip
         yield counters("headwater_stream_quarantined", "Events that fail an expectation of their source.", ("topic",),
                        by_label(self._quarantined))  # fmt: skip
+        yield counters("headwater_stream_ignored", "Records that are no events of their source, such as deletions.",
+                       ("topic",), by_label(self._ignored))  # fmt: skip
         yield counters("headwater_stream_conflicts", "Rows that another worker changed first; merged again.", ("view",),
                        by_label(self._conflicts))  # fmt: skip
         yield counters("headwater_stream_refusals", "Batches refused because Redis held another position.", ("view",),

@@ -53,6 +53,8 @@ class SourceFacts(msgspec.Struct, frozen=True):
     schema: dict[str, str]
     expect: tuple[ExpectationFacts, ...] = ()
     format: Any = "json"
+    envelope: Any = None
+    updates: Any = "ignore"
 
 
 class StreamFacts(msgspec.Struct, frozen=True, tag="stream", tag_field="type"):

@@ -83,6 +83,8 @@ class StreamSource(_OwnSource):
         expect: expectations that hold for each event; what fails is quarantined.
         format: "json", or "avro" or "protobuf" with a schema registry (its address: `schema.registry.url`
             under `headwater` in feature_store.yaml).
+        envelope: "debezium" where the topic holds changes of a table: inserted rows are events.
+        updates: in an envelope, "count" makes an updated row an event too; by default they are ignored.
     """
 
     def __init__(
@@ -96,6 +98,8 @@ class StreamSource(_OwnSource):
         tolerance: str = "1h",
         expect: Sequence[Any] = (),
         format: str = "json",
+        envelope: str | None = None,
+        updates: str = "ignore",
         description: str = "",
         owner: str = "",
         tags: Mapping[str, str] | None = None,
@@ -111,6 +115,8 @@ class StreamSource(_OwnSource):
             schema=type_names(schema),
             expect=tuple(expectation_facts(e) for e in expect),
             format=format,
+            envelope=envelope,
+            updates=updates,
         )
 
     @property

@@ -4,7 +4,7 @@ Admission is a function of an event's bytes, its broker timestamp and the source
 never of the clock, the batch or any state. The worker, the sink and the check all call it, and so agree.
 
 A dead letter does not fit the schema, has no event time, or lies further in the future than the tolerance.
-A quarantined event fits, and fails one of the source's expectations.
+A quarantined event fits, and fails one of the source's expectations. What is ignored is no event of the source.
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ from headwater.events.schemas import Schemas
 from headwater.events.timestamps import format_timestamp
 from headwater.plans.plan import Source
 
-Kind = Literal["dead-letter", "quarantine"]
+Kind = Literal["dead-letter", "quarantine", "ignored"]
 DEAD_LETTER: Kind = "dead-letter"
 QUARANTINE: Kind = "quarantine"
+IGNORED: Kind = "ignored"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,7 @@ class Admission:
         decoded = self._decoder.decode(values)
         index, columns = decoded.index, decoded.columns
         reasons: dict[int, tuple[Kind, str]] = {i: (DEAD_LETTER, text) for i, text in decoded.failures.items()}
+        reasons |= {i: (IGNORED, text) for i, text in decoded.ignored.items()}
         time = columns[self.source.event_time]
         for i, text in failing(self.source.expectations, columns).items():
             reasons[int(index[i])] = (QUARANTINE, text)

@@ -46,18 +46,18 @@ class Assembly:
         """The values of a column as they are now, and where there is one."""
         return self._values[name], self._valid[name]
 
-    def decoded(self, failures: Mapping[int, str]) -> Decoded:
-        """The columns of all events that did not fail."""
+    def decoded(self, failures: Mapping[int, str], ignored: Mapping[int, str]) -> Decoded:
+        """The columns of all events that did not fail and are not ignored."""
         keep: Any = slice(None)
         index = np.arange(self._length)
-        if failures:
-            index = keep = np.delete(index, list(failures))
+        if failures or ignored:
+            index = keep = np.delete(index, [*failures, *ignored])
         columns = {}
         for f in self._fields:
             valid = self._valid[f.name][keep]
             values = self._values[f.name][keep]
             columns[f.name] = normalised(Column(f.dtype, values, None if valid.all() else valid))
-        return Decoded(index, columns, dict(failures))
+        return Decoded(index, columns, dict(failures), dict(ignored))
 
 
 def _empty(dtype: str, length: int) -> NDArray[Any]:

@@ -17,6 +17,7 @@ import numpy as np
 from headwater.dtypes import is_list
 from headwater.errors import MissingExtra
 from headwater.events.assembly import Assembly
+from headwater.events.avro_envelopes import EnvelopeReader, rows_of
 from headwater.events.avro_lists import list_reader
 from headwater.events.avro_types import Blocks, Fixed, Number, Record, Sized, Type, Union, compile_type
 from headwater.events.conversions import Decimals, conversion
@@ -43,12 +44,17 @@ class AvroReader:
         self._top = parse_type(schema)
         self._event_time = source.event_time
         self._wanted = {f.name: f for f in source.fields}
-        records = self._top.branches if isinstance(self._top, Union) else [self._top]
+        self._envelope = None if source.envelope is None else EnvelopeReader(source, self._top, self._record)
+        records: list[Any] = self._top.branches if isinstance(self._top, Union) else [self._top]
+        if self._envelope is not None:
+            records = list(rows_of(self._top))
         self._readers = {id(r): self._fields_of(r) for r in records if isinstance(r, Record)}
 
     def read(self, cursor: Cursor, rows: Rows, columns: Assembly) -> None:
         """Read whole events; nothing may be left of them."""
-        if isinstance(self._top, Union):
+        if self._envelope is not None:
+            self._envelope.read(cursor, rows, columns)
+        elif isinstance(self._top, Union):
             for branch, some in self._top.chosen(cursor, rows):
                 self._record(branch, cursor, some, columns)
         else:

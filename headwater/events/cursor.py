@@ -42,7 +42,7 @@ class Cursor:
 
     Attributes:
         at, end: int64[n], where each event is read next, and where it ends.
-        reasons: event -> why it died.
+        reasons: event -> why it died. `ignored`: event -> why it is none, where that is why.
         place: what is being read, with a colon behind it: what reasons begin with.
         depth: how many levels of nesting the place lies below the top.
     """
@@ -53,6 +53,7 @@ class Cursor:
         self.end = np.cumsum(lengths)
         self.at = self.end - lengths
         self.reasons: dict[int, str] = {}
+        self.ignored: dict[int, str] = {}
         self.place = ""
         self.depth = 0
         self._zeros = len(self.data) - _PADDING
@@ -82,6 +83,14 @@ class Cursor:
         places = self.places(rows)
         for i in np.flatnonzero(self._alive[places]).tolist():
             self.reasons[int(places[i])] = self.place + (reason if isinstance(reason, str) else reason(i))
+        self._alive[places] = False
+        self.at[places] = self.end[places] = self._zeros
+
+    def ignore(self, rows: Rows, reason: str) -> None:
+        """The rows die without being wrong."""
+        places = self.places(rows)
+        for i in np.flatnonzero(self._alive[places]).tolist():
+            self.ignored[int(places[i])] = reason
         self._alive[places] = False
         self.at[places] = self.end[places] = self._zeros
 

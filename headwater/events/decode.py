@@ -41,7 +41,7 @@ _TYPES: dict[str, Any] = {
     "int64": int, "float64": float, "string": str, "bool": bool, "timestamp": str | int, "bytes": bytes,
 }  # fmt: skip
 _TYPES |= {f"list[{element}]": list.__class_getitem__(kind) for element, kind in _TYPES.items()}
-_REFUSALS = (msgspec.DecodeError, UnicodeDecodeError, OverflowError, ValueError, TypeError, RecursionError)
+REFUSALS = (msgspec.DecodeError, UnicodeDecodeError, OverflowError, ValueError, TypeError, RecursionError)
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _STRING_OR_NAN = re.compile(rb'"(?:[^"\\]|\\.)*"|-?\bInfinity\b|\bNaN\b', re.DOTALL)
 
@@ -54,11 +54,13 @@ class Decoded:
         index: int64[k], which of the batch's values decoded, rising.
         columns: the source's columns of those, in the order of `index`.
         failures: position in the batch -> why it did not decode.
+        ignored: position in the batch -> why it is no event of the source at all (debezium.py).
     """
 
     index: NDArray[np.int64]
     columns: dict[str, Column]
     failures: dict[int, str] = field(default_factory=dict)
+    ignored: dict[int, str] = field(default_factory=dict)
 
 
 class Decoder:
@@ -103,7 +105,7 @@ class Decoder:
         try:
             _check_texts(values)
             return self._columns(np.arange(len(values)), list(map(self._parse, values)), {})  # type: ignore[arg-type]
-        except _REFUSALS:
+        except REFUSALS:
             return self._one_by_one(values)
 
     def _one_by_one(self, values: Sequence[bytes | None]) -> Decoded:
@@ -123,23 +125,13 @@ class Decoder:
             return "empty value: expected a JSON object" + (" (a tombstone)" if value is None else "")
         try:
             value.decode("utf-8")
-            if _depth(value) > MAX_DEPTH:
+            if depth_of(value) > MAX_DEPTH:
                 return f"nested deeper than {MAX_DEPTH} levels"
-            return self._fitting(self._parse_with_nan(value))
+            return self._fitting(without_nan(value, self._parse))
         except UnicodeDecodeError as error:
             return f"invalid UTF-8 at byte {error.start}"
-        except _REFUSALS as error:
+        except REFUSALS as error:
             return str(error)
-
-    def _parse_with_nan(self, value: bytes) -> Any:
-        try:
-            return self._parse(value)
-        except msgspec.ValidationError:
-            raise
-        except msgspec.DecodeError:
-            if b"NaN" not in value and b"Infinity" not in value:
-                raise
-            return self._parse(_STRING_OR_NAN.sub(_null_for_nan, value))
 
     def _fitting(self, event: Any) -> Any:
         for slot, f in zip(self.slots, self.fields, strict=True):
@@ -204,7 +196,20 @@ def _check_texts(values: Sequence[bytes | None]) -> None:
         raise ValueError("perhaps nested too deep")
 
 
-def _depth(value: bytes) -> int:
+def without_nan(value: bytes, parse: Callable[[bytes], Any]) -> Any:
+    """The value parsed; where JSON has no such numbers as NaN and Infinity, with null for them."""
+    try:
+        return parse(value)
+    except msgspec.ValidationError:
+        raise
+    except msgspec.DecodeError:
+        if b"NaN" not in value and b"Infinity" not in value:
+            raise
+        return parse(_STRING_OR_NAN.sub(_null_for_nan, value))
+
+
+def depth_of(value: bytes) -> int:
+    """How deep a value is nested; 0 where it has too few braces to be too deep."""
     if value.count(b"{") + value.count(b"[") <= MAX_DEPTH:
         return 0
     depth = deepest = 0

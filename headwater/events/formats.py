@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from headwater.errors import MissingExtra
+from headwater.errors import MissingExtra, UsageError
 from headwater.events.assembly import Assembly
 from headwater.events.cursor import Cursor, Ints, Rows, pick
+from headwater.events.debezium import TOMBSTONE, DebeziumDecoder, wrapped
 from headwater.events.decode import Decoded, Decoder
 from headwater.events.schemas import Schema, Schemas
 from headwater.plans.plan import Source
@@ -54,7 +55,7 @@ def decoder_of(source: Source, schemas: Schemas | None, columns: Collection[str]
         MissingExtra: the format's package is not installed.
     """
     if source.format == "json":
-        return Decoder(source, columns)
+        return Decoder(source, columns) if source.envelope is None else DebeziumDecoder(source, columns)
     _need_package(source.format)
     # Without an address this says so, before anything is read.
     schemas = schemas or Schemas()
@@ -72,7 +73,12 @@ def encoder_of(source: Source, schemas: Schemas) -> Callable[[pl.DataFrame], lis
     if source.format == "json":
         from headwater.events.json_rows import json_rows
 
-        return json_rows
+        return json_rows if source.envelope is None else lambda frame: wrapped(json_rows(frame))
+    if source.envelope is not None:
+        raise UsageError(
+            f"Source {source.name!r}: 'headwater produce' writes no envelopes in {source.format.capitalize()}. "
+            f"Send such events with Debezium itself, or with a producer of your own."
+        )
     _need_package(source.format)
     if source.format == "avro":
         from headwater.events.avro_rows import AvroRows
@@ -93,6 +99,8 @@ class RegistryDecoder:
     def decode(self, values: Sequence[bytes | None]) -> Decoded:
         cursor = Cursor([value or b"" for value in values])
         columns = Assembly(self._source.fields, len(values))
+        if self._source.envelope is not None:
+            cursor.ignore(np.flatnonzero([value is None for value in values]), TOMBSTONE)
         if len(values):
             ids = self._ids(cursor, values)
             alive = cursor.alive(slice(None))
@@ -102,7 +110,7 @@ class RegistryDecoder:
                 self._read(
                     schema_id, cursor, slice(None) if only else np.flatnonzero(alive & (ids == schema_id)), columns
                 )
-        return columns.decoded(cursor.reasons)
+        return columns.decoded(cursor.reasons, cursor.ignored)
 
     def _read(self, schema_id: int, cursor: Cursor, rows: Rows, columns: Assembly) -> None:
         reader = self._reader(schema_id)

@@ -102,6 +102,7 @@ def _source(source: Source) -> Described:
     return {
         "topic": source.topic,
         **({} if source.format == "json" else {"format": source.format}),
+        **({} if source.envelope is None else {"envelope": f"{source.envelope}, updates {source.updates}"}),
         "event time": source.event_time,
         **({"key": source.key} if source.key else {}),
         "tolerance": format_duration(source.tolerance),

@@ -17,6 +17,10 @@ from headwater.expressions.syntax import Expr
 
 Format = Literal["json", "avro", "protobuf"]
 """How the events of a topic are written."""
+Envelope = Literal["debezium"]
+"""What a topic's events come in, where they do not come alone."""
+Updates = Literal["ignore", "count"]
+"""Whether an updated row in an envelope is an event."""
 CODEC_VERSION = 1
 """Version of the row's bytes (rows/codec.py); part of every state hash."""
 
@@ -51,7 +55,7 @@ class Expectation(msgspec.Struct, frozen=True):
 class Source(msgspec.Struct, frozen=True):
     """A Kafka topic of events. `tolerance`: microseconds an event may lie past its broker time.
 
-    `format`: "json", or "avro" or "protobuf" with a schema registry.
+    `format`: "json", or "avro" or "protobuf" with a schema registry. `envelope`, `updates`: see events/debezium.py.
     """
 
     name: str
@@ -65,6 +69,8 @@ class Source(msgspec.Struct, frozen=True):
     owner: str = ""
     tags: dict[str, str] = {}
     format: Format = "json"
+    envelope: Envelope | None = None
+    updates: Updates = "ignore"
 
     def field(self, name: str) -> Field:
         """The field of that name (KeyError where there is none)."""
@@ -214,7 +220,7 @@ def hash_of(facts: Any) -> str:
     """16 hex digits over the canonical JSON of plain data: the state hash of a view.
 
     For a StreamView the facts are all that changes a value's meaning: codec version, the source's
-    topic, format (but JSON), event time, tolerance, schema and withholding expectations, and the view's keys, where,
+    topic, format (but JSON), envelope, event time, tolerance, schema and withholding expectations, and the view's keys, where,
     derive and features. For a BatchView: keys, SQL, features. Never owner, tags or descriptions.
     """
     return hashlib.sha256(msgspec.json.encode(facts, order="deterministic")).hexdigest()[:16]
@@ -224,6 +230,8 @@ def stream_state_hash(view: StreamView, source: Source) -> str:
     """The state hash of a windowed view over its source (`view.state_hash` itself is not looked at)."""
     withholding = tuple(e for e in source.expectations if e.withholds)
     form = () if source.format == "json" else (source.format,)
+    if source.envelope is not None:
+        form = (*form, source.envelope, source.updates)
     return hash_of(
         [CODEC_VERSION, source.topic, source.event_time, source.tolerance, source.fields, withholding,
          view.keys, view.where, view.derive, view.features, *form]

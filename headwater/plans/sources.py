@@ -11,10 +11,12 @@ from headwater.dtypes import _FEAST as FEAST_TYPES
 from headwater.dtypes import SCALARS, from_feast, vector_length
 from headwater.errors import nearest
 from headwater.plans.expectations import compile_expectations
-from headwater.plans.plan import Field, Format, Source
+from headwater.plans.plan import Envelope, Field, Format, Source, Updates
 from headwater.plans.problems import Problems, repeated
 
 FORMATS: tuple[str, ...] = get_args(Format)
+ENVELOPES: tuple[str, ...] = get_args(Envelope)
+UPDATES: tuple[str, ...] = get_args(Updates)
 MOST_ELEMENTS = 65_536
 """How long a vector may be at most."""
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
@@ -55,6 +57,8 @@ def compile_source(
         owner=owner,
         tags=dict(tags or {}),
         format=_format(place, facts.format, problems),
+        envelope=_envelope(place, facts, problems),
+        updates="count" if facts.updates == "count" else "ignore",
     )
 
 
@@ -63,6 +67,21 @@ def _format(place: str, name: object, problems: Problems) -> Format:
         problems.add(f"{place}, format", f"expected one of {', '.join(FORMATS)}, got {name!r}.")
         return "json"
     return name  # type: ignore[return-value]
+
+
+def _envelope(place: str, facts: SourceFacts, problems: Problems) -> Envelope | None:
+    if facts.updates not in UPDATES:
+        problems.add(f"{place}, updates", f"expected one of {', '.join(UPDATES)}, got {facts.updates!r}.")
+    if facts.envelope is None:
+        if facts.updates == "count":
+            problems.add(f"{place}, updates", "only events in an envelope are updates: set envelope='debezium'.")
+        return None
+    if facts.envelope not in ENVELOPES:
+        problems.add(f"{place}, envelope", f"expected one of {', '.join(ENVELOPES)}, got {facts.envelope!r}.")
+        return None
+    if facts.format == "protobuf":
+        problems.add(f"{place}, envelope", "envelopes are read in JSON and Avro, and the format is protobuf.")
+    return facts.envelope  # type: ignore[no-any-return]
 
 
 def _fields(place: str, schema: Mapping[str, str], problems: Problems) -> tuple[Field, ...]:

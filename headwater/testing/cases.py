@@ -79,6 +79,9 @@ def payload(record: Record, source: Source) -> bytes | None:
     if record.form == "sparse":
         fields = {name: value for name, value in fields.items() if value is not None}
         fields["a field that no schema has"] = {"nested": [1, None]}
+    if source.envelope is not None:
+        envelope = {"before": None, "after": fields, "op": "c", "ts_ms": 0}
+        fields = {"schema": {"type": "struct"}, "payload": envelope} if record.form == "sparse" else envelope
     text = json.dumps(fields, ensure_ascii=record.form == "sparse").encode()
     return text[: len(text) // 2] if record.form == "cut off" else text
 

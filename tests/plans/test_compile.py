@@ -34,6 +34,7 @@ from headwater.definitions import (
     Vector,
 )
 from headwater.plans.compile import compile_plan
+from headwater.plans.diff import differences
 from headwater.plans.plan import Plan, decode_plan, encode_plan
 
 HOUR, DAY = 3_600_000_000, 86_400_000_000
@@ -243,6 +244,17 @@ def test_names_of_columns_are_their_newest_values_and_have_a_ttl() -> None:
     assert {f.name: f.vector_length for f in view.features}["embedding"] == 3
     windowed = outputs(features=[Latest("shop", over=["1h", "all"])])
     assert windowed == {"shop_1h": "string", "shop": "string"}
+
+
+def test_an_envelope_changes_what_values_mean() -> None:
+    def hashed(**said: Any) -> str:
+        return compiled(make_view(source=make_source(**said))).view("activity").state_hash
+
+    kinds = [{}, {"envelope": "debezium"}, {"envelope": "debezium", "updates": "count"}, {"format": "avro"}]
+    assert len({hashed(**said) for said in kinds}) == 4
+    view = make_view(source=make_source(envelope="debezium", updates="count"))
+    source = next(c for c in differences(None, compiled(view)) if c.kind == "source")
+    assert {d.place: d.new for d in source.differences}["envelope"] == "debezium, updates count"
 
 
 def test_a_vector_can_be_said_in_feasts_own_words() -> None:
