@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 from confluent_kafka import Producer
 
 from headwater.cli import cli
 from headwater.definitions.repositories import repository_plan
+from headwater.events.admission import Rejected
 from headwater.lake import Lake
 from headwater.repository import load_repository
 from headwater.serving.client import Client
 from pipelines.dead_letters import read_dead_letters
+from pipelines.outages import Outages
+from pipelines.sink_metrics import SinkMetrics
+from pipelines.stream_metrics import StreamMetrics
 
 pytestmark = [pytest.mark.kafka, pytest.mark.redis]
 
@@ -54,7 +60,9 @@ def run(repository: Path, *args: Any) -> None:
     cli.main(["-C", str(repository), *map(str, args)], prog_name="headwater", standalone_mode=False)
 
 
-def test_a_tables_changes_become_events_by_the_sources_rule(make_repository: Callable[..., Path], kafka: str) -> None:
+def test_a_tables_changes_become_events_by_the_sources_rule(
+    make_repository: Callable[..., Path], kafka: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     root = make_repository(definitions=DEFINITIONS)
     run(root, "apply")
     producer = Producer({"bootstrap.servers": kafka})
@@ -82,3 +90,21 @@ def test_a_tables_changes_become_events_by_the_sources_rule(make_repository: Cal
     letters = read_dead_letters({"bootstrap.servers": kafka}, ["changes-accounts", "changes-orders"])
     assert [x.raw for x in letters] == ["no envelope"] * 2
     run(root, "check")
+    capsys.readouterr()
+    run(root, "dead-letters", "--json")
+    assert [x["raw"] for x in json.loads(capsys.readouterr().out)] == ["no envelope"] * 2
+    assert counted(kept["orders"]) == {"ignored": 4.0, "dead_letters": 1.0, "quarantined": 0.0}
+
+
+def counted(rows: pa.Table) -> dict[str, float]:
+    """What the metrics of worker and sink say of rejected records; both say the same."""
+    outages = Outages(logging.getLogger("test"))
+    worker, sink = StreamMetrics({}, outages, {}), SinkMetrics({}, outages)
+    worker.admitted("t", [Rejected(0, 0, 0, kind, "", None) for kind in rows["_kind"].to_pylist()])
+    sink.committed("t", rows, 0.0, 0.0)
+    found = []
+    for prefix, metrics in (("headwater_stream_", worker), ("headwater_sink_", sink)):
+        samples = {f.name.removeprefix(prefix): f.samples[0].value for f in metrics.collect() if f.samples}
+        found.append({name: samples[name] for name in ("ignored", "dead_letters", "quarantined")})
+    assert found[0] == found[1]
+    return found[0]
