@@ -146,6 +146,7 @@ def _detail(view: StreamView | BatchView, measured: ViewFacts) -> dict[str, Any]
         "source": view.source,
         "where": view.where_text or None,
         "derive": view.derive_text,
+        "ttl_us": view.ttl,
         "schema": _windowed(view),
     }
 
@@ -156,6 +157,7 @@ def _windowed(view: StreamView) -> list[dict[str, Any]]:
         {
             "name": f.name, "function": f.function, "column": f.column, "dtype": f.dtype,
             "window_us": f.window, "hop_us": f.hop, "where": conditions.get(f.name),
+            "n": f.n, "limit": f.limit, "q": f.q, "length": f.length,
         }
         for f in view.features
     ]  # fmt: skip

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 from headwater.durations import format_duration
 from headwater.expressions.readable import readable
-from headwater.plans.plan import Expectation, StreamView, View
+from headwater.plans.plan import Expectation, Feature, Source, StreamView, View
 from headwater.receipts.results import ViewCheck
 from marketplace.facts import Freshness, Unknown
 
@@ -75,6 +75,21 @@ def feature_conditions(view: View) -> dict[str, str]:
     if not isinstance(view, StreamView):
         return {}
     return {f.name: readable(f.where) for f in view.features if f.where is not None}
+
+
+def parameters(feature: Feature) -> str:
+    """What an operator was given beside its column and window: "n 3, limit 1,000"; "" where that is nothing."""
+    given = [("n", feature.n), ("limit", feature.limit)]
+    said = [f"{name} {value:,}" for name, value in given if value is not None]
+    return ", ".join([*said, *([] if feature.q is None else [f"q {feature.q:g}"])])
+
+
+def events_of(source: Source) -> str:
+    """How a source's events come: "JSON", "Avro in Debezium's envelopes, updates are events"."""
+    form = {"json": "JSON", "avro": "Avro", "protobuf": "Protobuf"}[source.format]
+    if source.envelope is None:
+        return form
+    return f"{form} in Debezium's envelopes, updates are {'events' if source.updates == 'count' else 'ignored'}"
 
 
 def milliseconds(value: float) -> str:

@@ -8,6 +8,7 @@ from urllib.parse import quote, urlencode
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from headwater.dtypes import shown
 from marketplace import display
 from marketplace.facts import Unknown
 
@@ -46,6 +47,9 @@ _ENVIRONMENT.globals.update(
     counted=display.counted,
     duration=display.duration,
     expectation=display.expectation,
+    parameters=display.parameters,
+    events_of=display.events_of,
+    shown=shown,
 )
 _ENVIRONMENT.filters.update(moment=display.moment, iso=display.iso)
 _ENVIRONMENT.tests["unknown"] = lambda value: isinstance(value, Unknown)

@@ -37,7 +37,8 @@ def command(context: Context, topic: str, output: Path, dead_letters: bool) -> N
     """Write what the lake holds of TOPIC: the source's columns, _partition, _offset, _broker_time, _arrived_at.
 
     Rows are sorted by _partition and _offset. With --dead-letters: the records that were not admitted (dead
-    letters, quarantined events, and what an envelope held that is no event), with _kind, _reason and _raw in place of the source's columns.
+    letters, quarantined events, and what an envelope held that is no event), with _kind, _reason and _raw in place
+    of the source's columns.
     """
     repository = context.repository()
     source = source_of(published_sources(repository), topic)

@@ -99,6 +99,22 @@ def make_plan() -> Callable[..., Plan]:
 
 
 @pytest.fixture
+def parametrised(make_plan: Callable[..., Plan]) -> Plan:
+    """The shop with operators that take more than a column, a vector, a ttl, and an envelope."""
+    made = [
+        windowed("country_last_n", "last_n", "country", None, None, "list[string]"),
+        windowed("country_top_k", "top_k", "country", DAY, HOUR, "counts[string]"),
+        windowed("amount_p95", "approx_quantile", "amount", DAY, HOUR, "float64"),
+        windowed("embedding", "latest", "embedding", None, None, "list[float64]"),
+    ]
+    given: list[dict[str, object]] = [{"n": 5}, {"n": 3, "limit": 1000}, {"q": 0.95}, {"length": 384}]
+    features = tuple(msgspec.structs.replace(f, **g) for f, g in zip(made, given, strict=True))
+    fields = (*SOURCE.fields, Field("embedding", "list[float64]", 384))
+    source = msgspec.structs.replace(SOURCE, envelope="debezium", updates="count", fields=fields)
+    return msgspec.structs.replace(make_plan(features=features, ttl=30 * DAY), sources=(source,))
+
+
+@pytest.fixture
 def examples() -> dict[str, tuple[ExampleRow, ...]]:
     """Rows that exist in the shop."""
     return {

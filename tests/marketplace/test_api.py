@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import httpx
 
+from headwater.plans.plan import Plan
 from marketplace.facts import Facts, Unknown, ViewFacts
 
 Browse = Callable[[Facts, str], httpx.Response]
@@ -39,9 +40,20 @@ def test_one_view_has_schema_windows_and_consumers(browse: Browse, make_facts: M
     assert answer["schema"][1] == {
         "name": "amount_sum_1h", "function": "sum", "column": "amount", "dtype": "float64",
         "window_us": 3_600_000_000, "hop_us": 300_000_000, "where": None,
+        "n": None, "limit": None, "q": None, "length": None,
     }  # fmt: skip
     assert answer["expectations"] == [{"kind": "not_null", "column": "country_last", "mostly": 0.99}]
     assert answer["services"] == ["churn"]
+
+
+def test_operators_and_vectors_say_what_they_were_given(
+    browse: Browse, make_facts: MakeFacts, parametrised: Plan
+) -> None:
+    answer = browse(make_facts(plan=parametrised), "/api/views/customer_spend").json()
+    assert [(f["n"], f["limit"], f["q"], f["length"]) for f in answer["schema"]] == [
+        (5, None, None, None), (3, 1000, None, None), (None, None, 0.95, None), (None, None, None, 384),
+    ]  # fmt: skip
+    assert answer["ttl_us"] == 30 * 86_400_000_000
 
 
 def test_an_unknown_fact_is_null_with_its_reason_and_never_zero(browse: Browse, make_facts: MakeFacts) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
+from headwater.plans.plan import Plan
 from marketplace.facts import Facts, MemoryFacts, Unknown, ViewFacts
 from marketplace.latest import LatestFacts
 
@@ -72,6 +73,18 @@ def test_a_view_page_shows_definition_windows_and_consumers(browse: Browse, make
         "Receipts 200 of 200 equal", "Recomputed 4,372 of 4,372 equal",
     ):  # fmt: skip
         assert said in text
+
+
+def test_a_view_page_shows_what_operators_were_given_and_how_long_vectors_are(
+    browse: Browse, make_facts: MakeFacts, parametrised: Plan
+) -> None:
+    page = text_of(browse(make_facts(plan=parametrised), "/views/customer_spend").text)
+    for said in ("country_last_n last_n n 5", "country_top_k top_k n 3, limit 1,000", "approx_quantile q 0.95",
+                 "list[float64] of 384", "Served for 30d after a key's newest event"):  # fmt: skip
+        assert said in page
+    source = text_of(browse(make_facts(plan=parametrised), "/sources/invoice_lines").text)
+    assert "Events JSON in Debezium's envelopes, updates are events" in source
+    assert "embedding list[float64] of 384" in source
 
 
 def test_a_batch_view_shows_its_sql_and_no_windows(browse: Browse, make_facts: MakeFacts) -> None:
