@@ -22,7 +22,7 @@ from pipelines.caught_up import CaughtUp
 from pipelines.foreground import be_a_worker, metrics_of, stopped_by_signals
 from pipelines.worker import Worker, WorkerSettings
 
-MOST = 50_000
+MOST = 100_000
 """Events that a batch of one process may have."""
 
 

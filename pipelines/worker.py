@@ -50,7 +50,7 @@ _log = logging.getLogger("headwater.stream")
 class WorkerSettings:
     """How a worker runs. `batch`: most records of a micro-batch; times are seconds; `start`: where first rows begin."""
 
-    batch: int = 50_000
+    batch: int = 100_000
     wait: float = 0.05
     plan_every: float = 1.0
     commit_every: float = 1.0

@@ -78,15 +78,23 @@ def test_a_partition_that_was_added_later_starts_at_0_and_shares_the_rows(redis_
     stream.assert_equal_to_the_slow_loop()
 
 
-def test_a_script_writes_a_thousand_rows_at_most(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("most", "scripts"), [(None, [833, 833, 334, 500]), (10**9, [1_000, 1_000, 500]), (1, [1] * 2_500)]
+)
+def test_a_script_writes_a_thousand_rows_at_most_and_what_fits_a_cache(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch, most: int | None, scripts: list[int]
+) -> None:
+    if most is not None:
+        monkeypatch.setattr("pipelines.feeds.BYTES_A_SCRIPT", most)
     stream = Stream(redis_url, partitions=1, view=view_of(keys=("product",)))
     events = random_events(2_500)
     for i, event in enumerate(events):
-        event["product"] = f"p{i}"
+        event["product"] = f"p{1000 + i}"
     stream.append(0, events)
-    feed, rows = stream.feed(), []
+    feed, chunks = stream.feed(), []
     request = feed._request
-    monkeypatch.setattr(feed, "_request", lambda chunk, *rest: (rows.append(len(chunk.rows)), request(chunk, *rest))[1])
+    monkeypatch.setattr(feed, "_request", lambda chunk, *rest: (chunks.append(chunk), request(chunk, *rest))[1])
     stream.apply(feed, 0)
-    assert rows == [1_000, 1_000, 500]
+    assert [len(c.rows) for c in chunks] == scripts
+    assert all(len(c.rows) == 1 or sum(map(len, c.values)) <= (most or 160_000) for c in chunks)
     assert len(stream.rows()) == 2_500
