@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headwater.errors import Unreachable
+from headwater.errors import ReadError, Unreachable
 from headwater.events.batch import Events
 from headwater.events.select import select
 from headwater.online import scripts
@@ -38,6 +38,7 @@ from headwater.rows.counters import Counters
 from headwater.rows.fold import key_items
 from headwater.rows.layout import layout_of
 from headwater.rows.table import RowTable
+from pipelines.unreadable_rows import naming_the_row
 
 ROWS_A_SCRIPT = 1000
 BYTES_A_SCRIPT = 160_000
@@ -199,7 +200,11 @@ class ViewFeed:
         (reply,) = self.connection.ask(command(1 + len(names), [frame(b"MGET"), *names]), 1)
         if isinstance(reply, CommandError):
             raise reply
-        self.table.load(rows, reply)
+        try:
+            self.table.load(rows, reply)
+        except ReadError as error:
+            keys = [self.table.keys[r] for r in rows.tolist()]
+            raise naming_the_row(self.view, self.layout, keys, reply, error) from error
 
     def _write(
         self, touched: Ints, moving: dict[int, int], counts: Counters, merge_again: Callable[[Ints], None]

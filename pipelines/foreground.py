@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import gc
-import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from headwater.monitoring.endpoint import MonitorAddress, monitored
 from headwater.monitoring.logs import log_to_stderr, say
+from headwater.monitoring.signals import stopped_by_signals
 from pipelines.loop_metrics import LoopMetrics
 
 __all__ = ["be_a_worker", "log_to_stderr", "metrics_of", "stopped_by_signals"]
@@ -23,17 +23,6 @@ def be_a_worker() -> None:
     """
     gc.disable()
     sys.setswitchinterval(0.0005)
-
-
-@contextmanager
-def stopped_by_signals(stop: Callable[[], None]) -> Iterator[None]:
-    """Within, SIGTERM and SIGINT call `stop` instead of ending the process."""
-    before = {s: signal.signal(s, lambda *_: stop()) for s in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextmanager

@@ -6,11 +6,11 @@ loop alone, and what is read as a whole is replaced, so neither waits for the ot
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from headwater.monitoring.endpoint import Turns
+from headwater.monitoring.families import counters, gauges
 from pipelines.consumers import Place
 from pipelines.lag_watch import LagWatch
 from pipelines.outages import Outages
@@ -76,31 +76,3 @@ class LoopMetrics:
         away = self._outages.names()
         yield gauges("headwater_server_away", "1 while a server does not answer.", ("server",),
                      {(s,): int(s in away) for s in ("Redis", "Kafka", *away)})  # fmt: skip
-
-
-def counters(name: str, text: str, labels: Sequence[str], values: Mapping[tuple[str, ...], float]) -> Any:
-    """A family of counters by the values of `labels`; prometheus_client ends the name with _total."""
-    from prometheus_client.core import CounterMetricFamily
-
-    return _filled(CounterMetricFamily, name, text, labels, values)
-
-
-def gauges(name: str, text: str, labels: Sequence[str], values: Mapping[tuple[str, ...], float]) -> Any:
-    """A family of gauges by the values of `labels`."""
-    from prometheus_client.core import GaugeMetricFamily
-
-    return _filled(GaugeMetricFamily, name, text, labels, values)
-
-
-def _filled(
-    kind: Callable[..., Any], name: str, text: str, labels: Sequence[str], values: Mapping[tuple[str, ...], float]
-) -> Any:
-    family = kind(name, text, labels=labels)
-    for found, value in values.items():
-        family.add_metric(found, value)
-    return family
-
-
-def by_label(counts: Counter[str]) -> dict[tuple[str, ...], float]:
-    """Counts of one label as `counters` takes them; a copy, since the loop goes on counting."""
-    return {(name,): n for name, n in counts.copy().items()}

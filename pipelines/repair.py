@@ -193,7 +193,9 @@ class _Repair:
             for p, end in cuts.get(name, {}).items():
                 ends[i, p] = end
         below = events.offset < ends[codes, events.partition]
-        return {entity_key(r.key): r.data for r in fold(self.layout, events.take(below), born=0)}
+        # Rows of a lake know from 0; those that a worker began, from their first event.
+        born = 0 if self.fill.known_from is None else None
+        return {entity_key(r.key): r.data for r in fold(self.layout, events.take(below), born=born)}
 
     def _cut(self, row: bytes | None, positions: Mapping[int, int]) -> dict[int, int]:
         """Partition -> the offset that the row's events end at: the position, or past what it has applied."""

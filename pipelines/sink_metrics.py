@@ -10,9 +10,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from headwater.events.admission import DEAD_LETTER, IGNORED
+from headwater.monitoring.families import by_label, counters, gauges
 from headwater.monitoring.histograms import Histogram, histogram_family
 from pipelines.consumers import Place
-from pipelines.loop_metrics import LoopMetrics, by_label, counters, gauges
+from pipelines.loop_metrics import LoopMetrics
 from pipelines.outages import Outages
 
 

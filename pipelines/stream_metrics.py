@@ -9,10 +9,11 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from headwater.events.admission import DEAD_LETTER, IGNORED, Rejected
+from headwater.monitoring.families import by_label, counters, gauges
 from headwater.monitoring.histograms import Histogram, histogram_family
 from pipelines.consumers import Place
 from pipelines.feeds import ViewFeed
-from pipelines.loop_metrics import LoopMetrics, by_label, counters, gauges
+from pipelines.loop_metrics import LoopMetrics
 from pipelines.outages import Outages
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from headwater.durations import SECOND, format_duration
 from headwater.events.timestamps import format_timestamp
+from headwater.online.entities import repair_command
 from headwater.online.keys import entity_text
 from headwater.plans.plan import StreamView
 from headwater.rows.codec import RowHeader
@@ -309,13 +310,6 @@ class Causes:
         selected = self.events.selected
         places = [f"partition {selected.partition[i]} offset {selected.offset[i]}" for i in here[:3].tolist()]
         return ", ".join(places) + (f" and {len(here) - 3:,} more" if len(here) > 3 else "")
-
-
-def repair_command(view: StreamView, key: bytes) -> str:
-    """The command that rebuilds one row."""
-    text = entity_text(key, [k.name for k in view.keys])
-    quoted = text if text.replace("=", "").replace("_", "").isalnum() else "'" + text.replace("'", "'\\''") + "'"
-    return f"headwater repair {view.name} --entity {quoted}"
 
 
 def _events(n: int) -> str:

@@ -11,7 +11,15 @@ from typing import Any
 
 import msgspec
 
-from headwater.errors import HeadwaterError, LakeDamaged, TopicChanged, UsageError, nearest
+from headwater.errors import (
+    HeadwaterError,
+    KafkaUnreachable,
+    LakeDamaged,
+    TopicChanged,
+    Unreachable,
+    UsageError,
+    nearest,
+)
 from headwater.lake.lake import Lake
 from headwater.online.connection import Connection
 from headwater.online.keys import row_prefix
@@ -34,11 +42,16 @@ _SWITCHES = 5
 
 @dataclass(frozen=True)
 class CheckRun:
-    """What a run found. `problem`: why a table of the lake could not be read, or the results not be kept."""
+    """What a run found.
+
+    Attributes:
+        problem: why a table of the lake could not be read, or the results not be kept.
+        incomplete: which part of the comparison could not be made, because Kafka is away.
+    """
 
     results: list[ViewCheck]
     problem: HeadwaterError | None
-    notes: tuple[str, ...] = ()
+    incomplete: Unreachable | None = None
 
 
 def run_check(
@@ -82,7 +95,7 @@ def run_check(
         lake.append_checks([r for r in results if r.view in run.checked])
     except LakeDamaged as error:
         run.problem = run.problem or error
-    return CheckRun(results, run.problem, run.notes())
+    return CheckRun(results, run.problem, run.incomplete())
 
 
 def _with_kept(results: Sequence[ViewCheck], replayed: Mapping[str, Replayed]) -> list[ViewCheck]:
@@ -151,15 +164,16 @@ class _Run:
         self.project = repository.project
         self.lake_side = LakeSide(repository, lake)
         self.checked: set[str] = set()
+        self.streams = False
         self.problem: HeadwaterError | None = None
 
-    def notes(self) -> tuple[str, ...]:
-        """What holds for all results."""
-        if self.lake_side.kafka_away is None:
-            return ()
-        return (
-            f"Kafka was not asked ({self.lake_side.kafka_away}): whether positions and events lie past a topic's end "
-            "is not known.",
+    def incomplete(self) -> Unreachable | None:
+        """What could not be compared; None where everything could, or no view has a topic."""
+        if self.lake_side.kafka_away is None or not self.streams:
+            return None
+        return KafkaUnreachable(
+            f"{self.lake_side.kafka_away.rstrip('.')}. Rows and lake were compared; whether positions and events lie past "
+            "a topic's end is not known, so nothing is proven. Start Kafka, then check again."
         )
 
     def check(self, name: str) -> ViewCheck | None:
@@ -181,6 +195,7 @@ class _Run:
 
     def examine(self, view: StreamView, source: Source, fill: Fill) -> Findings:
         """Both sides of a windowed view read, in the order that matters, and compared."""
+        self.streams = True
         served = read_served(self.connection, self.project, view, fill)
         newest = newest_applied(served.rows)
         kept = self.lake_side.read(view, source, fill.topic_id, newest, known_from=first_known(fill))
@@ -216,9 +231,12 @@ class _Run:
             )  # fmt: skip
             return uncheckable(view, self._rows(view, fill_id), changed, _now())
         result = self.examine(view, source, fill).result
-        if fill.known_from is None:
-            return result
-        return msgspec.structs.replace(result, notes=(*result.notes, _known_note(fill.known_from)))
+        notes = [*result.notes]
+        if fill.known_from is not None:
+            notes.append(_known_note(fill.known_from))
+        if self.lake_side.kafka_away is not None:
+            notes.append("Kafka was not asked: whether positions and events lie past the topic's end is not known.")
+        return msgspec.structs.replace(result, notes=tuple(notes))
 
     def _check_snapshots(self, view: BatchView, fill: str) -> ViewCheck:
         """Looks again while there is less to find: a run of `materialize` writes the lake first, then Redis."""

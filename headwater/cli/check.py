@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from headwater.cli import Context
+from headwater.cli import Context, monitoring
 from headwater.cli.rooms import load
-from headwater.errors import DefectsFound
+from headwater.errors import DefectsFound, UsageError
 
 if TYPE_CHECKING:
+    from headwater.monitoring.endpoint import MonitorAddress
     from headwater.receipts.results import Example, ViewCheck
 
 SHOWN = 5
@@ -24,6 +25,7 @@ Examples:
   headwater check customer_spend --sample 1000
   headwater check --receipts
   headwater check --json
+  headwater check --every 5m --metrics-port 9110
 """
 
 
@@ -36,17 +38,29 @@ Examples:
 @click.option("--accept-gaps", is_flag=True, help="The offsets that the lake lost are known: name them no more.")
 @click.option("--receipts", is_flag=True, help="Also replay the receipts that 'headwater serve --receipts' kept.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("--every", metavar="TIME", help="Check again and again, so often (90s, 5m, 1h), until stopped.")
+@monitoring.monitored(stalled_after=900)
 @click.pass_obj
 def command(
-    context: Context, views: tuple[str, ...], sample: int | None, accept_gaps: bool, receipts: bool, as_json: bool
-) -> None:
+    context: Context, views: tuple[str, ...], sample: int | None, accept_gaps: bool, receipts: bool, as_json: bool,
+    every: str | None, monitor: MonitorAddress | None,
+) -> None:  # fmt: skip
     """Prove value by value that the online store and the lake agree.
 
     Receipts are replayed from the lake, exactly the events that their offsets name, to equal
     bytes; then every row is recomputed from all events of the lake that were due. Each difference
     has a cause, what was seen, and what to do. Workers and sinks may run meanwhile. Results are
-    kept in the lake's table `checks`. Exit code 1 where a difference has no innocent cause.
+    kept in the lake's table `checks`. Exit code 1 where a difference has no innocent cause, else 3 where a server
+    is away, so that not everything could be compared.
+
+    With --every it is a service: each run is one log line a view, and draws 1,000 receipts a view unless --sample
+    says otherwise; differences end nothing, and are for --metrics-port.
     """
+    if every is not None:
+        _serve(context, views, every, sample, accept_gaps or as_json, receipts, monitor)
+        return
+    if monitor is not None:
+        raise UsageError("--metrics-port needs --every: a check that ends has nobody to answer.")
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
     repository = context.repository()
@@ -64,11 +78,30 @@ def command(
         click.echo(orjson.dumps({"views": [as_dict(r) for r in run.results]}).decode())
     else:
         click.echo(report(run.results), nl=False)
-    for note in run.notes:
-        click.echo(note, err=True)
     if run.problem is not None:
         raise run.problem
     _raise_defects(run.results)
+    if run.incomplete is not None:
+        raise run.incomplete
+
+
+def _serve(
+    context: Context, views: tuple[str, ...], every: str, sample: int | None, once_only: bool, receipts: bool,
+    monitor: MonitorAddress | None,
+) -> None:  # fmt: skip
+    from headwater.durations import SECOND, parse_duration
+
+    if once_only:
+        raise UsageError(
+            "--accept-gaps and --json are for one check; with --every see the log lines and --metrics-port."
+        )
+    try:
+        seconds = parse_duration(every) / SECOND
+    except ValueError as error:
+        raise UsageError(f"--every: {error}.") from error
+    load("validation.check_service").run_service(
+        context.repository(), views, seconds, sample=sample, receipts=receipts, monitor=monitor
+    )
 
 
 def as_dict(r: ViewCheck) -> dict[str, Any]:

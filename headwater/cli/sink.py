@@ -30,7 +30,7 @@ Examples:
 @click.option(
     "--batch", default=50_000, show_default=True, type=click.IntRange(1, 500_000), help="Most records a commit."
 )
-@monitoring.monitored
+@monitoring.monitored()
 @click.pass_obj
 def command(context: Context, until_caught_up: bool, every: float, batch: int, monitor: MonitorAddress | None) -> None:
     """Run the sink: every record of every source is kept in the lake, once, with its place and times.

@@ -43,7 +43,7 @@ Examples:
     metavar="earliest|latest|TIME",
     help="Begin views that have never had rows there, by the broker's time, without a backfill.",
 )
-@monitoring.monitored
+@monitoring.monitored()
 @click.pass_obj
 def command(
     context: Context,

@@ -16,8 +16,8 @@ import numpy as np
 from headwater.dtypes import Dtype
 from headwater.errors import UsageError, nearest
 from headwater.events.timestamps import parse_timestamp
-from headwater.online.keys import entity_key, key_parts
-from headwater.plans.plan import Field
+from headwater.online.keys import entity_key, entity_text, key_parts
+from headwater.plans.plan import Field, StreamView
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -186,3 +186,10 @@ def _wrong(name: str, dtype: Dtype, value: Any) -> UsageError:
         "timestamp": "an RFC 3339 time or microseconds since the epoch", "bytes": "bytes",
     }[dtype]  # fmt: skip
     return UsageError(f"Join key '{name}' is of type {dtype}: expected {expected}, got {value!r}.")
+
+
+def repair_command(view: StreamView, key: bytes) -> str:
+    """The command that rebuilds the row of an entity key."""
+    text = entity_text(key, [k.name for k in view.keys])
+    quoted = text if text.replace("=", "").replace("_", "").isalnum() else "'" + text.replace("'", "'\\''") + "'"
+    return f"headwater repair {view.name} --entity {quoted}"

@@ -175,17 +175,24 @@ def test_redis_away_is_exit_code_3(world: PlantedWorld, tmp_path: Path) -> None:
     assert said.err.startswith("Error: Redis at 127.0.0.1:")
 
 
-def test_kafka_away_is_said_and_the_rest_is_checked(
+def test_with_kafka_away_the_rest_is_checked_and_the_exit_code_says_that_it_is_not_all(
     world: PlantedWorld, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("headwater.online.topic_facts.TIMEOUT", 1.0)
     repository(tmp_path, world.project, redis_url, f"127.0.0.1:{free_port()}")
     (tmp_path / ".headwater").symlink_to(world.root / ".headwater")
     said = at(tmp_path, "--json")
-    assert (said.code, said.view("spend")["differences"]) == (0, {})
-    assert said.err.startswith("Kafka was not asked (Kafka did not answer")
+    assert (said.code, said.view("spend")["differences"]) == (3, {})
+    assert said.err.startswith("Error: Kafka did not answer")
+    assert "nothing is proven. Start Kafka, then check again." in said.err
+    assert said.view("spend")["notes"] == [
+        "Kafka was not asked: whether positions and events lie past the topic's end is not known."
+    ]
+    # A BatchView has no topic, so all of it was compared; and a defect is one, whoever is away.
+    assert at(tmp_path, "profile").code == 0
     with world.row(b"3", None):
-        assert at(tmp_path, "--json").view("spend")["differences"] == {"missing online": 1}
+        found = at(tmp_path, "--json")
+    assert (found.code, found.view("spend")["differences"]) == (1, {"missing online": 1})
 
 
 def test_a_process_of_its_own_ends_with_the_codes(world: PlantedWorld, headwater_cli) -> None:
