@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import random
+import signal
 import subprocess
 import sys
 import tempfile
@@ -25,6 +26,8 @@ def main() -> None:
         options.receipts_a_second, seconds=60 * options.minutes, seed=options.seed,
     )  # fmt: skip
     began = time.monotonic()
+    # Ended like that, it ends what it started.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
 
     def say(text: str) -> None:
         print(f"[{time.monotonic() - began:7.1f}] {text}", file=sys.stderr, flush=True)
