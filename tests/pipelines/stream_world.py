@@ -225,7 +225,13 @@ class World:
         """One worker in this process, until all positions reach the ends of now."""
         worker = self.worker(**settings)
         deadline, caught_up = time.monotonic() + 40, CaughtUp(self.redis_url, self.kafka, self.project)
-        worker.run(until=lambda: caught_up() or time.monotonic() > deadline)
+        # A worker that goes from error to error never asks `until`.
+        limit = threading.Timer(45, worker.stop)
+        limit.start()
+        try:
+            worker.run(until=lambda: caught_up() or time.monotonic() > deadline)
+        finally:
+            limit.cancel()
         assert time.monotonic() < deadline, f"{caught_up.remaining} events are left"
         return worker
 

@@ -20,6 +20,8 @@ import pytest
 from headwater.online.connection import Connection
 from headwater.online.plan_store import all_positions, load_fill, scan_rows
 from headwater.online.topic_facts import topic_facts
+from pipelines.feeds import ViewFeed
+from pipelines.micro_batches import MicroBatches
 from tests.pipelines.stream_world import World, random_events
 
 pytestmark = [pytest.mark.kafka, pytest.mark.redis]
@@ -240,6 +242,48 @@ def test_a_worker_frozen_past_its_session_wakes_as_a_zombie_and_writes_nothing(r
     stop(owner)
     assert len([line for line in lines if "Redis holds another position" in line]) == 1, lines
     assert positions(world) == topic_facts(world.kafka, [world.topic])[world.topic].ends
+    world.assert_equal_to_the_slow_loop()
+
+
+def test_a_refused_worker_asks_the_group_before_it_reads_positions_again(
+    redis_url: str, kafka: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(redis_url, kafka)
+    world.kafka["max.poll.interval.ms"] = "6000"
+    world.publish()
+    world.produce(random_events(600))
+    worker = world.worker(batch=100)
+    sleeps, wakes, then = threading.Event(), threading.Event(), list[str]()
+    start, begin, gone = ViewFeed.start, ViewFeed.begin, MicroBatches._on_gone
+
+    def slow_start(feed: ViewFeed, *args) -> None:
+        if feed.connection is worker.connection and sum(feed.positions.values()) and not sleeps.is_set():
+            # It sleeps with a batch in hand, for longer than the group waits for it.
+            sleeps.set()
+            assert wakes.wait(150)
+        start(feed, *args)
+
+    def noted_begin(feed: ViewFeed, partitions) -> dict[int, int]:
+        if wakes.is_set() and feed.connection is worker.connection:
+            then.append("reads positions")
+        return begin(feed, partitions)
+
+    def noted_gone(batches: MicroBatches, places) -> None:
+        if wakes.is_set():
+            then.append("hears that its partitions are gone")
+        gone(batches, places)
+
+    monkeypatch.setattr(ViewFeed, "start", slow_start)
+    monkeypatch.setattr(ViewFeed, "begin", noted_begin)
+    monkeypatch.setattr(MicroBatches, "_on_gone", noted_gone)
+    with world.running_worker(worker):
+        assert sleeps.wait(60)
+        owner = world.start_worker()
+        world.wait_until_caught_up(120)
+        wakes.set()
+        wait_for(lambda: then, "the worker did not go on")
+    stop(owner)
+    assert then[0] == "hears that its partitions are gone"
     world.assert_equal_to_the_slow_loop()
 
 
