@@ -9,9 +9,10 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from os.path import isfile
 from typing import Any
 
-from headwater.errors import KafkaUnreachable, MissingExtra
+from headwater.errors import KafkaUnreachable, MissingExtra, UsageError
 
 TIMEOUT = 10.0
 
@@ -67,8 +68,8 @@ def offsets_at(kafka: Mapping[str, str], topic: str, partitions: int, time: int)
         # Kafka knows whole milliseconds.
         spec = module.OffsetSpec.for_timestamp(-(-time // 1000))
         places = dict.fromkeys([TopicPartition(topic, p) for p in range(partitions)], spec)
-        futures = client.list_offsets(places, request_timeout=TIMEOUT)
-        found = {place.partition: future.result().offset for place, future in futures.items()}
+        futures = client.client.list_offsets(places, request_timeout=TIMEOUT)
+        found = {place.partition: client.answer(future).offset for place, future in futures.items()}
     return {p: offset for p, offset in found.items() if offset >= 0}
 
 
@@ -82,24 +83,74 @@ def committed_offsets(kafka: Mapping[str, str], group: str, topic: str, partitio
         from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
 
         asked = ConsumerGroupTopicPartitions(group, [TopicPartition(topic, p) for p in range(partitions)])
-        [future] = client.list_consumer_group_offsets([asked], request_timeout=TIMEOUT).values()
-        return {t.partition: t.offset for t in future.result().topic_partitions if t.offset >= 0}
+        [future] = client.client.list_consumer_group_offsets([asked], request_timeout=TIMEOUT).values()
+        return {t.partition: t.offset for t in client.answer(future).topic_partitions if t.offset >= 0}
+
+
+class _Asking:
+    """An admin client that waits for answers; what is decided sooner than a question's time limit ends the wait."""
+
+    def __init__(self, kafka: Mapping[str, str], module: Any) -> None:
+        self.at = kafka.get("bootstrap.servers", "its address")
+        self._said = said = dict[str, str]()
+
+        def note(error: Any) -> None:
+            # Not a method: the client would hold itself, and a worker never collects such circles.
+            said[error.name()] = error.str()
+
+        self.client = module.AdminClient({**kafka, "log_level": 0, "logger": _silent(), "error_cb": note})
+
+    def answer(self, future: Any) -> Any:
+        """A future's result. Raises KafkaUnreachable where no answer can come: refused, not trusted, not known."""
+        while True:
+            try:
+                return future.result(0.05)
+            except TimeoutError:
+                self.client.poll(0)
+                if advice := self._decided():
+                    raise KafkaUnreachable(advice) from None
+
+    def why(self, said: str) -> str:
+        """Why nobody answered, as far as the client knows."""
+        self.client.poll(0)
+        return self._decided() or f"Kafka did not answer at {self.at}: {self._said.get('_TRANSPORT', said)}."
+
+    def _decided(self) -> str | None:
+        for name, what, look in _DECIDED:
+            if name in self._said and (name != "_RESOLVE" or "_ALL_BROKERS_DOWN" in self._said):
+                return f"Kafka at {self.at} {what}: {self._said[name]}. Look at {look} under headwater.kafka."
+        return None
+
+
+_DECIDED = (
+    ("_AUTHENTICATION", "refused the login", "sasl.username, sasl.password and sasl.mechanism"),
+    ("_SSL", "cannot be trusted, or does not speak TLS", "ssl.ca.location and security.protocol"),
+    ("_RESOLVE", "is an unknown host", "bootstrap.servers"),
+)
+"""Errors of librdkafka that no waiting mends (an unknown host: where no other broker is named)."""
 
 
 @contextmanager
-def _asking(kafka: Mapping[str, str]) -> Iterator[tuple[Any, Any]]:
+def _asking(kafka: Mapping[str, str]) -> Iterator[tuple[_Asking, Any]]:
     """An admin client and its module; what the client raises within becomes KafkaUnreachable, with the address."""
     try:
         from confluent_kafka import KafkaException, admin
     except ModuleNotFoundError as error:
         raise MissingExtra("confluent-kafka", "stream", "Talking to Kafka") from error
     try:
-        yield admin.AdminClient({**kafka, "log_level": 0, "logger": _silent()}), admin
+        client = _Asking(kafka, admin)
     except KafkaException as error:
-        cause = error.args[0]
-        said = cause.str() if hasattr(cause, "str") else str(cause)
-        at = kafka.get("bootstrap.servers", "its address")
-        raise KafkaUnreachable(f"Kafka did not answer at {at}: {said}.") from error
+        gone = [f"{k}: there is no file {v}. " for k, v in kafka.items() if k.endswith(".location") and not isfile(v)]
+        raise UsageError(f"headwater.kafka in feature_store.yaml: {''.join(gone)}{_text(error)}.") from error
+    try:
+        yield client, admin
+    except KafkaException as error:
+        raise KafkaUnreachable(client.why(_text(error))) from error
+
+
+def _text(error: Any) -> str:
+    cause = error.args[0]
+    return str(cause.str() if hasattr(cause, "str") else cause).rstrip(".")
 
 
 def _silent() -> Any:
@@ -111,14 +162,14 @@ def _silent() -> Any:
     return logger
 
 
-def _describe(client: Any, module: Any, names: list[str]) -> dict[str, tuple[str, int]]:
+def _describe(client: _Asking, module: Any, names: list[str]) -> dict[str, tuple[str, int]]:
     from confluent_kafka import KafkaError, KafkaException, TopicCollection
 
     found = {}
-    futures = client.describe_topics(TopicCollection(names), request_timeout=TIMEOUT)
+    futures = client.client.describe_topics(TopicCollection(names), request_timeout=TIMEOUT)
     for name, future in futures.items():
         try:
-            described = future.result()
+            described = client.answer(future)
         except KafkaException as error:
             if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
                 continue
@@ -127,19 +178,19 @@ def _describe(client: Any, module: Any, names: list[str]) -> dict[str, tuple[str
     return found
 
 
-def _configs(client: Any, module: Any, names: list[str]) -> dict[str, tuple[int | None, str]]:
+def _configs(client: _Asking, module: Any, names: list[str]) -> dict[str, tuple[int | None, str]]:
     out = {}
     resources = [module.ConfigResource(module.ConfigResource.Type.TOPIC, n) for n in names]
     if not resources:
         return {}
-    for resource, future in client.describe_configs(resources, request_timeout=TIMEOUT).items():
-        entries = future.result()
+    for resource, future in client.client.describe_configs(resources, request_timeout=TIMEOUT).items():
+        entries = client.answer(future)
         kept = int(entries["retention.ms"].value)
         out[resource.name] = (None if kept < 0 else kept, entries["cleanup.policy"].value)
     return out
 
 
-def _offsets(client: Any, name: str, partitions: int) -> tuple[dict[int, int], dict[int, int]]:
+def _offsets(client: _Asking, name: str, partitions: int) -> tuple[dict[int, int], dict[int, int]]:
     from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicPartition
     from confluent_kafka.admin import OffsetSpec
 
@@ -156,11 +207,11 @@ def _offsets(client: Any, name: str, partitions: int) -> tuple[dict[int, int], d
     out: list[dict[int, int]] = []
     while len(out) < 2:
         spec = OffsetSpec.latest() if out else OffsetSpec.earliest()
-        futures = client.list_offsets(
+        futures = client.client.list_offsets(
             dict.fromkeys(places, spec), isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=TIMEOUT
         )
         try:
-            out.append({place.partition: future.result().offset for place, future in futures.items()})
+            out.append({place.partition: client.answer(future).offset for place, future in futures.items()})
         except KafkaException as error:
             if error.args[0].code() not in passing or time.monotonic() > deadline:
                 raise

@@ -159,9 +159,9 @@ class World:
 
     def __init__(
         self, redis_url: str, bootstrap: str, *, partitions: int = 4, views: Sequence[StreamView] | None = None,
-        expect: Sequence[Expectation] = (), config: dict[str, str] | None = None,
+        expect: Sequence[Expectation] = (), config: dict[str, str] | None = None, kafka: dict[str, str] | None = None,
     ) -> None:  # fmt: skip
-        self.redis_url, self.kafka = redis_url, {"bootstrap.servers": bootstrap}
+        self.redis_url, self.kafka = redis_url, {"bootstrap.servers": bootstrap, **(kafka or {})}
         self.project = f"t{uuid.uuid4().hex[:8]}"
         self.connection = Connection(redis_url)
         self.source = msgspec.structs.replace(
