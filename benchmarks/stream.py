@@ -1,4 +1,4 @@
-"""Events a second of one worker on the shop's `customer_spend`, beside Quix Streams on the same topic.
+"""Events a second of one worker on the shop's `customer_spend`, beside Quix Streams and Bytewax on the same topic.
 
     python -m benchmarks.stream [--customers 4000,100000] [--events 1000000] [--runs 3] [--json FILE]
 
@@ -7,14 +7,17 @@ fence with its positions, commits, whole rows of full size: each customer has 40
 run begins. With and without approx_distinct, for few and for many customers, with Redis's append-only file off and
 on (synced each second): `stream_CUSTOMERS[_distinct][_append_only]`.
 
-The peer has no such view, so it computes the nearest that it has: count, sum, mean and max of `amount` in tumbling
-windows of an hour, after the same filter, in its own local state and written nowhere (no changelog, no sink).
+The peers have no such view, so each computes the nearest that it has: count, sum, mean and max of `amount` in
+tumbling windows of an hour, after the same filter, in its own local state and written nowhere (no changelog, no sink,
+no recovery). Quix Streams gives a window's value after each event, as ours does; Bytewax when the window closes.
+Figures beside Bytewax end with `_bytewax`. It has wheels for Python up to 3.12 (not for Linux on ARM); elsewhere it is
+left out, and the report says so.
 
-Values of both are asserted before anything is timed: ours (all rows, all features) against Polars over all events,
-the peer's against sums recomputed for each of its windows. Every timed run of ours begins with the same rows and
+Values of all are asserted before anything is timed: ours (all rows, all features) against Polars over all events,
+the peers' against sums recomputed for each of their windows. Every timed run of ours begins with the same rows and
 must leave the very bytes that were checked.
 
-What is timed, for both alike: each run is a process of its own, and first works through `--warm` events that nobody
+What is timed, for all alike: each run is a process of its own, and first works through `--warm` events that nobody
 times, so that imports, the group's join, the first fetch and (for ours) the first meeting with each row are over.
 The clock runs from the moment that these are done until the last event is done, written and acknowledged. Rates of
 CPU time count all threads of that process, not the servers.
@@ -29,19 +32,23 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+
+import polars as pl
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks import stream_peer_bytewax
 from benchmarks.report import Report, begin, step
-from benchmarks.stream_peer import assert_windows, quiet, run_peer
+from benchmarks.stream_peer import Windows, assert_windows, quiet, run_peer
 from benchmarks.stream_runs import Clock, apart, run_worker
 from benchmarks.stream_servers import Servers, install, produce, rows_of, servers
-from benchmarks.stream_shop import Drawn, assert_values, draw, history_rows, shop_plan
+from benchmarks.stream_shop import PARTITIONS, Drawn, assert_values, draw, history_rows, shop_plan
 from headwater.plans.plan import Plan, StreamView
 
-PEER = "quixstreams, tumbling 1 h"
+QUIX = "quixstreams, tumbling 1 h"
+BYTEWAX = "bytewax, tumbling 1 h"
 
 
 class Bench:
@@ -56,20 +63,23 @@ class Bench:
         produce(own, shop_plan(self.topic, distinct=True).sources[0], self.drawn.events)
 
     def run(self, report: Report) -> None:
-        """Check and time every kind of run, the peer in turns with ours."""
-        peers = PeerRuns(self)
+        """Check and time every kind of run, the peers in turns with ours."""
+        peers = [QuixRuns(self), *([BytewaxRuns(self)] if stream_peer_bytewax.there() else [])]
         for distinct in self.sizes.distinct:
             view = ViewRuns(self, distinct)
             for append_only in (False, True):
                 name = f"stream_{self.customers}" + "_distinct" * distinct + "_append_only" * append_only
-                ours, theirs = [], []
+                ours: list[Clock] = []
+                theirs: list[list[Clock]] = [[] for _ in peers]
                 for i in range(self.sizes.runs):
                     step(f"{name}: run {i + 1} of {self.sizes.runs}")
                     ours.append(view.timed(append_only=append_only))
-                    theirs.append(peers.timed())
-                for suffix, pick in (("", "rate"), ("_per_cpu", "cpu_rate")):
-                    figures = (statistics.median(getattr(c, pick) for c in clocks) for clocks in (ours, theirs))
-                    report.add(name + suffix, "events/s", *figures, PEER, higher_is_better=True)
+                    for peer, clocks in zip(peers, theirs, strict=True):
+                        clocks.append(peer.timed())
+                for peer, clocks in zip(peers, theirs, strict=True):
+                    for suffix, pick in (("", "rate"), ("_per_cpu", "cpu_rate")):
+                        figures = (statistics.median(getattr(c, pick) for c in those) for those in (ours, clocks))
+                        report.add(name + suffix + peer.suffix, "events/s", *figures, peer.name, higher_is_better=True)
             for line in view.notes():
                 report.note(line)
 
@@ -119,22 +129,50 @@ class ViewRuns:
             yield f"  events/s by most events a batch: {', '.join(curve)}"
 
 
-class PeerRuns:
+class QuixRuns:
     """Runs of Quix Streams over the beginning of the topic."""
+
+    name, suffix = QUIX, ""
 
     def __init__(self, bench: Bench) -> None:
         self.bench = bench
         self.count = min(bench.count, bench.sizes.peer_warm + bench.sizes.peer_events)
-        step(f"{bench.customers:,} customers: the peer's values")
-        assert_windows(self._run(True)[1], bench.drawn.events)
+        step(f"{bench.customers:,} customers: the values of {self.name}")
+        self._check()
 
     def timed(self) -> Clock:
         """One run."""
-        return self._run(False)[0]
+        return self._run(run_peer, False)[0]
 
-    def _run(self, kept: bool) -> tuple[Clock, dict]:  # type: ignore[type-arg]
+    def _check(self) -> None:
+        assert_windows(self._run(run_peer, True)[1], self.bench.drawn.events)
+
+    def _run(self, run: Callable[..., tuple[Clock, Windows]], kept: bool) -> tuple[Clock, Windows]:
         warm = self.bench.sizes.peer_warm
-        return apart(run_peer, self.bench.own, str(self.bench.folder), self.bench.topic, warm, self.count, kept)
+        found: tuple[Clock, Windows] = apart(
+            run, self.bench.own, str(self.bench.folder), self.bench.topic, warm, self.count, kept
+        )
+        return found
+
+
+class BytewaxRuns(QuixRuns):
+    """Runs of Bytewax over as many events of the beginning of each partition."""
+
+    name, suffix = BYTEWAX, "_bytewax"
+
+    def timed(self) -> Clock:
+        """One run."""
+        return self._run(stream_peer_bytewax.run_bytewax, False)[0]
+
+    def _check(self) -> None:
+        events = self.bench.drawn.events
+        fewest = int(events["_partition"].value_counts()["count"].min())
+        each = min(self.count // PARTITIONS, fewest)
+        self.count = each * PARTITIONS
+        windows = self._run(stream_peer_bytewax.run_bytewax, True)[1]
+        assert_windows(windows, events)
+        lines = events.filter((pl.col("_offset") <= each) & (pl.col("quantity") > 0))
+        assert sum(w["count"] for w in windows.values()) == lines.height, "Bytewax left events out"
 
 
 def main() -> None:
@@ -142,7 +180,7 @@ def main() -> None:
     sizes = _options()
     quiet()
     begin(
-        "One worker on customer_spend: events a second, Headwater beside Quix Streams on the same topic. More is better.",
+        "One worker on customer_spend: events a second, beside Quix Streams and Bytewax on the same topic. More is better.",
         customers=" and ".join(f"{c:,}" for c in sizes.customers), events_a_run=sizes.events, warm_up=sizes.warm,
         history_a_customer=sizes.history, peer_events=sizes.peer_events, runs=sizes.runs,
     )  # fmt: skip
@@ -150,6 +188,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="headwater-bench-") as folder, servers(Path(folder)) as own:
         for customers in sizes.customers:
             Bench(own, Path(folder), sizes, customers).run(report)
+    if not stream_peer_bytewax.there():
+        report.note("Bytewax is left out: it is not installed, and has no wheel for each Python and machine.")
     report.note("per_cpu: of the process's own CPU time; fairer than wall time where others use the machine too.")
     report.print()
     report.write_json(sizes.json)

@@ -1,4 +1,4 @@
-"""The stream benchmark's peer: Quix Streams with the nearest that it has to the shop's view, in local state."""
+"""The stream benchmark's first peer: Quix Streams with the nearest that it has to the shop's view, in local state."""
 
 from __future__ import annotations
 
