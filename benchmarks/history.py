@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-import warnings
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.report import Report, take_turns
+from benchmarks.report import Report, begin, quiet, step, take_turns
 
 FEATURES = [f"f{i}" for i in range(10)]
 BEGIN = 1_750_000_000
@@ -37,20 +36,28 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=5, help="timed runs each, in turns")
     parser.add_argument("--json", metavar="FILE", help="also write the figures as JSON")
     sizes = parser.parse_args()
-    warnings.simplefilter("ignore")
+    quiet()
+    begin(
+        "Point-in-time join of one view of 10 features through Feast's SDK, beside Feast's DuckDB store. Less is better.",
+        spine=sizes.rows, events=sizes.events, keys=sizes.keys, runs=sizes.runs,
+    )  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         compare(Path(folder), sizes.rows, sizes.events, sizes.keys, sizes.runs).write_json(sizes.json)
 
 
 def compare(folder: Path, rows: int, events: int, keys: int, runs: int) -> Report:
     """Assert equal answers, then time both stores in turns."""
+    step(f"drawing a view of {events:,} events and a spine of {rows:,} rows")
     rng = np.random.default_rng(11)
     draw_view(rng, events, keys).to_parquet(folder / "view.parquet", index=False)
     spine = draw_spine(rng, rows, keys)
+    step("importing Feast, applying the view in both stores")
     ours = make_store(folder, "headwater.feast.OfflineStore")
     peer = make_store(folder, "duckdb")
+    step("joining once in each, and comparing every value")
     assert_equal(read(ours, spine), read(peer, spine))
     report = Report(f"Point-in-time join, 1 view of {len(FEATURES)} features: {rows:,} rows x {events:,} events")
+    step(f"{runs} runs of each, in turns")
     timed = take_turns(runs, lambda: read(ours, spine), lambda: read(peer, spine))
     report.add("point_in_time_join", "s", *timed, "feast duckdb store")
     report.note(f"Median of {runs} runs in turns, {keys:,} keys; all values equal in both. Smaller is better.")

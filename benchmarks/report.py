@@ -13,6 +13,7 @@ import platform
 import statistics
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -87,6 +88,11 @@ def begin(what: str, **sizes: object) -> None:
 def step(text: str) -> None:
     """Say on stderr what is done now."""
     print(f"  {text} …", file=sys.stderr, flush=True)
+
+
+def quiet() -> None:
+    """Packages below Feast warn whatever filters say."""
+    warnings.showwarning = lambda *_args, **_named: None
 
 
 def machine() -> str:

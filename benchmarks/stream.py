@@ -40,8 +40,8 @@ import polars as pl
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import stream_peer_bytewax
-from benchmarks.report import Report, begin, step
-from benchmarks.stream_peer import Windows, assert_windows, quiet, run_peer
+from benchmarks.report import Report, begin, quiet, step
+from benchmarks.stream_peer import Windows, assert_windows, run_peer
 from benchmarks.stream_runs import Clock, apart, run_worker
 from benchmarks.stream_servers import Servers, install, produce, rows_of, servers
 from benchmarks.stream_shop import PARTITIONS, Drawn, assert_values, draw, history_rows, shop_plan

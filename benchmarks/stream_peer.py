@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import shutil
 import uuid
-import warnings
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
+from benchmarks.report import quiet
 from benchmarks.stream_runs import Clock, Mark, mark
 from benchmarks.stream_servers import Servers
 from benchmarks.stream_shop import PARTITIONS
@@ -100,8 +100,3 @@ def _inspect(self: Any, topic_names: list[str], timeout: float = 30) -> dict[str
 
 def _event_ms(value: Any, headers: Any, timestamp: float, kind: Any) -> int:
     return int(datetime.fromisoformat(value["invoice_ts"]).timestamp() * 1000)
-
-
-def quiet() -> None:
-    """Packages below Feast warn whatever filters say."""
-    warnings.showwarning = lambda *_args, **_named: None

@@ -12,7 +12,8 @@ from datetime import UTC, datetime, timedelta
 from importlib.util import find_spec
 from typing import Any
 
-from benchmarks.stream_peer import HOUR_MS, Windows, quiet
+from benchmarks.report import quiet
+from benchmarks.stream_peer import HOUR_MS, Windows
 from benchmarks.stream_runs import Clock, Mark, mark
 from benchmarks.stream_servers import Servers
 from benchmarks.stream_shop import PARTITIONS
