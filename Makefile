@@ -17,8 +17,9 @@ $(ENVIRONMENT): requirements.lock pyproject.toml .ci/environment hatch_build.py 
 servers:  ## install what pip cannot bring (redis-server, Java, Maven), or name it
 	@.ci/servers
 
-quickstart: $(ENVIRONMENT) servers  ## the whole way on real events: Kafka to Redis, training set, check, catalog (DATA=FILE)
-	@$(PYTHON_OF_VENV) -m pipelines.quickstart $(if $(DATA),--data "$(DATA)")
+quickstart: $(ENVIRONMENT)  ## the whole way on real events: Kafka to Redis, training set, check, catalog (DATA=FILE, BROKER=mock: no Java)
+	@.ci/servers $(if $(filter mock,$(BROKER)),--mock)
+	@$(PYTHON_OF_VENV) -m pipelines.quickstart $(if $(DATA),--data "$(DATA)") $(if $(BROKER),--broker "$(BROKER)")
 
 down: $(ENVIRONMENT)  ## stop all that quickstart left running; data stays
 	@$(PYTHON_OF_VENV) -m headwater -C feature_repo down

@@ -18,8 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.request import urlopen
 
+from headwater.embedded.mock_broker import LIMITS
 from headwater.embedded.processes import ProcessRecord, free_port, is_alive, launch, port_is_free, tail
-from headwater.embedded.servers import record_process, stop_servers
+from headwater.embedded.servers import BROKERS, record_process, stop_servers
 from headwater.errors import HeadwaterError, Unreachable, UsageError
 from headwater.online.connection import Connection
 from headwater.online.plan_store import load_published
@@ -38,11 +39,13 @@ SNAPSHOT_DAYS = 14
 SERVER_PORT, CATALOG_PORT = 8500, 8600
 
 
-def run(root: Path, data: Path) -> Account:
+def run(root: Path, data: Path, broker: str | None = None) -> Account:
     """All steps in order, over the repository at `root` with the events of the Parquet file `data`."""
     work = start_clean(root)
     account = Account(root=root)
-    command(root, "up")
+    command(root, "up", *(["--broker", broker] if broker else []))
+    if broker == "mock":
+        say(LIMITS)
     command(root, "apply")
     repository = load_repository(root)
     replay = split_for_replay(data, work, time.time())
@@ -216,13 +219,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m pipelines.quickstart", description=__doc__)
     parser.add_argument("--data", type=Path, default=SAMPLE, help="events as Parquet (default: the shop's sample)")
     parser.add_argument("--repository", type=Path, default=CHECKOUT / "feature_repo", help="default: feature_repo")
+    parser.add_argument("--broker", choices=BROKERS, help="mock needs no Java; it says its limits")
     chosen = parser.parse_args()
     root: Path = chosen.repository.resolve()
     began = time.monotonic()
     try:
         if not chosen.data.is_file():
             raise UsageError(f"No file {chosen.data}. Name one: make quickstart DATA=/path/to/events.parquet")
-        account = run(root, chosen.data.resolve())
+        account = run(root, chosen.data.resolve(), chosen.broker)
     except HeadwaterError as error:
         print(f"\nError: {error}\n\nWhat was started is stopped by: headwater -C {short(root)} down", file=sys.stderr)
         sys.exit(error.exit_code)

@@ -17,8 +17,9 @@ from headwater.errors import MissingExtra, Unreachable, UsageError
 
 LIMITS = (
     "The mock broker is librdkafka's, for trying things out on a machine without Java. It has no transactions, "
-    "keeps about 5 MB of each partition, loses its log with its process (rows in Redis then belong to a log that "
-    "is gone: run 'headwater down --erase' before the next start), and knows no topic ids."
+    "keeps about 5 MB of each partition, makes every topic with four partitions, stamps records with the producer's "
+    "time, knows no topic ids, and loses its log with its process (rows in Redis then belong to a log that is gone: "
+    "run 'headwater down --erase' before the next start)."
 )
 
 

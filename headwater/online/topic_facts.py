@@ -47,8 +47,12 @@ def topic_facts(kafka: Mapping[str, str], topics: Iterable[str], *, offsets: boo
         return {}
     facts = {}
     with _asking(kafka) as (client, module):
-        described = _describe(client, module, names)
-        retention = _configs(client, module, list(described))
+        if mock := mock_cluster(client, kafka):
+            described = _listed(client, mock, names)
+            retention: dict[str, tuple[int | None, str]] = dict.fromkeys(described, (None, "delete"))
+        else:
+            described = _describe(client, module, names)
+            retention = _configs(client, module, list(described))
         for name, (topic_id, partitions) in described.items():
             starts, ends = _offsets(client, name, partitions) if offsets else ({}, {})
             kept, policy = retention[name]
@@ -151,6 +155,28 @@ def _asking(kafka: Mapping[str, str]) -> Iterator[tuple[_Asking, Any]]:
 def _text(error: Any) -> str:
     cause = error.args[0]
     return str(cause.str() if hasattr(cause, "str") else cause).rstrip(".")
+
+
+def mock_cluster(client: Any, kafka: Mapping[str, str]) -> str | None:
+    """The id of librdkafka's mock cluster; None of a broker proper. The mock listens on loopback alone.
+
+    It answers no request to create or describe topics, and says no topic's id.
+    """
+    address = kafka.get("bootstrap.servers", "")
+    if address not in _CLUSTERS:
+        local = address.startswith("127.0.0.1:")
+        _CLUSTERS[address] = str(client.list_topics(timeout=TIMEOUT).cluster_id) if local else ""
+    found = _CLUSTERS[address]
+    return found if found.startswith("mockCluster") else None
+
+
+_CLUSTERS: dict[str, str] = {}
+
+
+def _listed(client: Any, cluster: str, names: list[str]) -> dict[str, tuple[str, int]]:
+    """A mock's topics live and die with it, so its own id is theirs: one that was started anew has other topics."""
+    there = client.list_topics(timeout=TIMEOUT).topics
+    return {name: (cluster, len(there[name].partitions)) for name in names if name in there}
 
 
 def _silent() -> Any:
