@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import fcntl
 import json
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 from urllib.request import urlopen
 
+from headwater.cli import system_error
 from headwater.embedded.mock_broker import LIMITS
 from headwater.embedded.processes import ProcessRecord, free_port, is_alive, launch, port_is_free, tail
 from headwater.embedded.servers import BROKERS, record_process, stop_servers
@@ -150,8 +154,25 @@ class WebServer:
 
 def serve(root: Path, name: str, what: str, port: int) -> WebServer:
     """Start a web server on its usual port, or a free one."""
-    port = port if port_is_free(port) else free_port()
+    port = claim_port(port)
     return WebServer(what, f"http://127.0.0.1:{port}", start(root, name, what, "--port", port))
+
+
+def claim_port(usual: int) -> int:
+    """The usual port, or a free one where it is taken or another quickstart is about to take it.
+
+    A server listens a second after its port was chosen, so a lock that lives as long as this process stands for it.
+    """
+    try:
+        lock = open(Path(tempfile.gettempdir()) / f"headwater-quickstart-{usual}.lock", "w")  # noqa: SIM115
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return free_port()
+    _CLAIMS.append(lock)
+    return usual if port_is_free(usual) else free_port()
+
+
+_CLAIMS: list[IO[str]] = []
 
 
 def _healthy(address: str) -> bool:
@@ -230,6 +251,10 @@ def main() -> None:
     except HeadwaterError as error:
         print(f"\nError: {error}\n\nWhat was started is stopped by: headwater -C {short(root)} down", file=sys.stderr)
         sys.exit(error.exit_code)
+    except OSError as error:
+        said, code = system_error(error)
+        print(f"\nError: {said}", file=sys.stderr)
+        sys.exit(code)
     except KeyboardInterrupt:
         print(f"\nStopped. The servers run on; end them with: headwater -C {short(root)} down", file=sys.stderr)
         sys.exit(130)

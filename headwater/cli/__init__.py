@@ -147,15 +147,17 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except OSError as error:
-        logs.complain(_system_error(error))
-        sys.exit(2 if error.errno in _WRONG_PLACE else Unreachable.exit_code)
+        said, code = system_error(error)
+        logs.complain(said)
+        sys.exit(code)
 
 
 _WRONG_PLACE = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR, errno.EEXIST}
 """What the system says of a file or folder that was named wrongly; all else (a full disk) is a part that is away."""
 
 
-def _system_error(error: OSError) -> str:
-    """What the system refused, and the file or folder where it did."""
+def system_error(error: OSError) -> tuple[str, int]:
+    """What the system refused, and the file or folder where it did; the exit code of a process that it ends."""
     what = error.strerror or str(error) or type(error).__name__
-    return f"{error.filename}: {what}." if error.filename else f"{what}."
+    code = 2 if error.errno in _WRONG_PLACE else Unreachable.exit_code
+    return f"{error.filename}: {what}." if error.filename else f"{what}.", code

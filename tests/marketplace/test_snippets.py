@@ -87,13 +87,13 @@ def purchases(tmp_path: Path) -> Path:
 @pytest.mark.kafka
 @pytest.mark.redis
 def test_the_snippets_of_a_page_run_and_give_the_same_values(
-    make_repository: Callable[..., Path], headwater_cli: Any, purchases: Path, tmp_path: Path
+    make_repository: Callable[..., Path], headwater_here: Any, purchases: Path, tmp_path: Path
 ) -> None:
     root = make_repository(definitions=DEFINITIONS)
-    headwater_cli("apply", repo=root)
-    headwater_cli("produce", "catalog_purchases", purchases, repo=root)
-    headwater_cli("stream", "--until-caught-up", repo=root)
-    headwater_cli("sink", "--until-caught-up", repo=root)
+    headwater_here("apply", repo=root)
+    headwater_here("produce", "catalog_purchases", purchases, repo=root)
+    headwater_here("stream", "--until-caught-up", repo=root)
+    headwater_here("sink", "--until-caught-up", repo=root)
     for address in ("/views/buyer_spend", "/services/loyalty"):
         page = get_page(root, address)
         assert "placeholders" not in page

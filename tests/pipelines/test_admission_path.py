@@ -76,7 +76,7 @@ def dead_only(places: dict[int, tuple]) -> dict[int, tuple]:
 
 
 def test_garbage_is_set_aside_with_its_reason_listed_and_the_rest_flows_on(
-    redis_url: str, kafka: str, tmp_path, make_repository, headwater_cli
+    redis_url: str, kafka: str, tmp_path, make_repository, headwater_here
 ) -> None:
     views = [view_of(), view_of("demand", keys=("product", "customer"), where=POSITIVE[0])]
     world, lake = World(redis_url, kafka, views=views, expect=EXPECT), Lake(str(tmp_path / "lake"))
@@ -103,7 +103,7 @@ def test_garbage_is_set_aside_with_its_reason_listed_and_the_rest_flows_on(
     )
 
     repository = make_repository(project=world.project, definitions="", lake=lake.location)
-    listed = json.loads(headwater_cli("dead-letters", "list", "--json", repo=repository).stdout)
+    listed = json.loads(headwater_here("dead-letters", "list", "--json", repo=repository).stdout)
     assert [(x["topic"], x["partition"], x["offset"]) for x in listed] == [(world.topic, 1, o) for o in sorted(places)]
     check({x["offset"]: (x["kind"], x["reason"]) for x in listed}, places)
 
@@ -170,7 +170,7 @@ def test_a_position_waits_until_the_broker_has_the_dead_letters(
 
 
 def test_a_null_join_key_adds_to_no_row_and_a_counter_says_so(
-    redis_url: str, kafka: str, make_repository, headwater_cli
+    redis_url: str, kafka: str, make_repository, headwater_here
 ) -> None:
     views = [
         view_of(where=POSITIVE[0]),
@@ -193,13 +193,13 @@ def test_a_null_join_key_adds_to_no_row_and_a_counter_says_so(
     world.assert_equal_to_the_slow_loop("all")
     lost = sum(POSITIVE[1](e) and e["customer"] is None for e in events)
     repository = make_repository(project=world.project, definitions="")
-    status = json.loads(headwater_cli("status", "--json", repo=repository).stdout)
+    status = json.loads(headwater_here("status", "--json", repo=repository).stdout)
     assert {v["view"]: (v["state"], v["lag"], v["counters"]) for v in status["views"]} == {
         "spend": ("active", 0, {"null_keys": lost}),
         "demand": ("active", 0, {"null_keys": 42}),
         "all": ("active", 0, {}),
     }
-    said = headwater_cli("status", repo=repository).stdout
+    said = headwater_here("status", repo=repository).stdout
     assert f"null_keys {lost}\n" in said
     assert "null_keys 42\n" in said
 

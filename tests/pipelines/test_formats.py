@@ -134,17 +134,17 @@ class Shop:
 
 
 def test_schemas_change_under_a_running_worker_and_check_finds_nothing(
-    make_repository: Callable, headwater_cli: Callable, start_headwater: Callable, kafka: str, registry: SchemaRegistry,
+    make_repository: Callable, headwater_here: Callable, start_headwater: Callable, kafka: str, registry: SchemaRegistry,
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
 ) -> None:  # fmt: skip
     monkeypatch.setenv("HEADWATER_SCHEMA_REGISTRY_URL", registry.url)
     monkeypatch.setenv("HEADWATER_SCHEMA_REGISTRY_BASIC_AUTH_USER_INFO", "worker:secret")
     repo = make_repository(definitions=DEFINITIONS)
-    headwater_cli("apply", repo=repo)
+    headwater_here("apply", repo=repo)
     # The first schema of the topic is the source's own, by which a file's rows are written.
     sent = orders_of_a_file()
     pq.write_table(sent, tmp_path / "orders.parquet")
-    headwater_cli("produce", "formats-orders", tmp_path / "orders.parquet", repo=repo)
+    headwater_here("produce", "formats-orders", tmp_path / "orders.parquet", repo=repo)
     assert registry.subjects == {"formats-orders-value": [1]}
     shop, site = Shop(kafka, registry, "formats-orders"), Shop(kafka, registry, "formats-visits")
     now = datetime.now(UTC).replace(microsecond=0)
@@ -184,8 +184,8 @@ def test_schemas_change_under_a_running_worker_and_check_finds_nothing(
     wait_for(lambda: visits(1) == [2, 1.75, "/", True])
     wait_for(lambda: visits(2**40) == [1, None, None, False])
 
-    headwater_cli("sink", "--until-caught-up", repo=repo)
-    headwater_cli("check", repo=repo)
+    headwater_here("sink", "--until-caught-up", repo=repo)
+    headwater_here("check", repo=repo)
     letters = read_dead_letters({"bootstrap.servers": kafka}, ["formats-orders", "formats-visits"])
     assert sorted(letter.reason for letter in letters) == [
         "empty value: expected a schema's id and a record",
@@ -210,7 +210,7 @@ def test_schemas_change_under_a_running_worker_and_check_finds_nothing(
     assert kept.select(sent.column_names).cast(sent.schema).equals(sent)
 
     before = [features(c) for c in (1, 2, 2**40)]
-    headwater_cli("backfill", "spend", repo=repo)
+    headwater_here("backfill", "spend", repo=repo)
     assert [features(c) for c in (1, 2, 2**40)] == before
     client.close()
 

@@ -20,8 +20,9 @@ from headwater.online.plan_store import load_fill
 from headwater.rows.codec import HEADER
 from pipelines.feeds import Held, Refused, ViewFeed
 from pipelines.repair import _Repair, repair
+from tests.in_process import Said, run_cli
 from tests.pipelines.stream_world import NOON
-from tests.validation.planted_world import PlantedWorld, Said, flipped, run_cli, with_digest, with_word
+from tests.validation.planted_world import PlantedWorld, flipped, with_digest, with_word
 
 pytestmark = [pytest.mark.kafka, pytest.mark.redis]
 KEY = b"3"

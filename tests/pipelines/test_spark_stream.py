@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import re
 import signal
@@ -20,7 +21,7 @@ from confluent_kafka.admin import NewPartitions
 from headwater.errors import HeadwaterError, KafkaUnreachable, MissingExtra, TopicChanged, UsageError
 from headwater.online.connection import Connection
 from headwater.repository import load_repository
-from pipelines import spark_batches
+from pipelines import feeds, spark_batches
 from pipelines.caught_up import CaughtUp
 from pipelines.dead_letters import read_dead_letters
 from pipelines.micro_batches import BeforeLogStart
@@ -204,10 +205,7 @@ def test_when_a_process_of_spark_dies_the_run_begins_again_at_the_positions(make
     world.produce(random_events(50))
 
     def happenings() -> Iterator[None]:
-        runners = [p for p in psutil.Process().children(recursive=True) if "streaming_source" in " ".join(p.cmdline())]
-        for process in runners:
-            process.kill()
-        assert runners
+        assert kill_sources()
         world.produce(random_events(50, seed=3))
         yield
 
@@ -215,6 +213,17 @@ def test_when_a_process_of_spark_dies_the_run_begins_again_at_the_positions(make
     assert worker.events == 100
     assert "Beginning again at the positions" in caplog.text
     assert_values(world)
+
+
+def kill_sources() -> int:
+    """End Spark's processes that list offsets; how many there were."""
+    killed = 0
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):  # it ended by itself, or nobody has waited for it yet
+            if "streaming_source" in " ".join(process.cmdline()):
+                process.kill()
+                killed += 1
+    return killed
 
 
 DIES = """
@@ -236,6 +245,7 @@ SparkWorker(session, {redis!r}, {kafka!r}, {project!r}, WorkerSettings(batch=600
 """
 
 
+@pytest.mark.soak
 def test_a_driver_killed_in_the_middle_of_a_batch_changes_no_value(make_world, tmp_path, monkeypatch) -> None:
     world = make_world()
     world.produce(random_events(1000))
@@ -244,11 +254,40 @@ def test_a_driver_killed_in_the_middle_of_a_batch_changes_no_value(make_world, t
     driver = subprocess.Popen([sys.executable, "-c", code], cwd=CHECKOUT, text=True, stderr=subprocess.PIPE)
     said = driver.communicate(timeout=PATIENCE)[1]
     assert driver.returncode == -signal.SIGKILL, said
+    assert_goes_on_from_the_middle(world, monkeypatch)
+
+
+class DriverGone(BaseException):
+    pass
+
+
+def test_a_batch_that_redis_took_a_part_of_is_finished_by_another_run(make_world, monkeypatch) -> None:
+    """As where the driver is killed, without a Spark of its own to kill."""
+
+    def gone(self: LentBatches) -> None:
+        raise DriverGone
+
+    world, request = make_world(), feeds.ViewFeed._request
+    world.produce(random_events(1000))
+    with monkeypatch.context() as broken:
+        broken.setattr(feeds, "ROWS_A_SCRIPT", 3)
+        broken.setattr(
+            feeds.ViewFeed,
+            "_request",
+            lambda self, chunk, i, *rest: request(self, chunk, i if i < 2 else i + 1000, *rest),
+        )
+        broken.setattr(LentBatches, "turn", gone)
+        with pytest.raises(DriverGone):
+            world.run(batch=600)
+    assert_goes_on_from_the_middle(world, monkeypatch)
+
+
+def assert_goes_on_from_the_middle(world: SparkWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two scripts of the first batch are in Redis; the next run, of another cut, makes every value right."""
     fill = world.published().active["spend"].fill
     at = world.connection.command("GET", f"hw:pos:{world.project}:spend:{fill}:0")
     assert re.fullmatch(rb"0/.+/2", at)
     assert len(world.rows()) == 6
-    # Of another cut, so that some rows lie in the middle of a batch.
     looked, overlaps = [], PartialFeed.overlaps
 
     def overlaps_seen(self, partials):
@@ -256,6 +295,7 @@ def test_a_driver_killed_in_the_middle_of_a_batch_changes_no_value(make_world, t
         looked.append(len(found))
         return found
 
+    # Of another cut, so that some rows lie in the middle of a batch.
     monkeypatch.setattr(PartialFeed, "overlaps", overlaps_seen)
     world.run(batch=250)
     assert max(looked) > 0
@@ -283,11 +323,11 @@ def test_what_retention_took_is_named_through_spark(make_world) -> None:
 
 
 def test_the_command_runs_on_spark_and_ends_well_when_it_is_told_to(
-    make_repository, headwater_cli, start_headwater, monkeypatch
+    make_repository, headwater_here, start_headwater, monkeypatch
 ) -> None:
     monkeypatch.setenv("JAVA_TOOL_OPTIONS", QUICK_JAVA)
     repo = make_repository()
-    headwater_cli("apply", repo=repo)
+    headwater_here("apply", repo=repo)
     repository = load_repository(repo)
     line = (
         b'{"invoice_no": "1", "stock_code": "A", "quantity": 2, "invoice_ts": "2011-12-01T10:00:00Z", '
@@ -353,8 +393,8 @@ def test_a_pyspark_without_limits_for_python_sources_is_too_old(make_repository,
         (["--batch", "50001"], "at most 50000 with --engine python"),
     ],
 )
-def test_options_that_do_not_go_together_are_refused(make_repository, headwater_cli, options, message) -> None:
-    answer = headwater_cli("stream", *options, repo=make_repository(), check=False)
+def test_options_that_do_not_go_together_are_refused(make_repository, headwater_here, options, message) -> None:
+    answer = headwater_here("stream", *options, repo=make_repository(), check=False)
     assert answer.returncode == 2
     assert message in answer.stderr
 

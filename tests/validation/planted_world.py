@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import shutil
-import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +15,6 @@ import numpy as np
 import pyarrow as pa
 from deltalake import DeltaTable
 
-from headwater.cli import main
 from headwater.columns import Column
 from headwater.lake import Lake
 from headwater.online.connection import Connection
@@ -32,40 +28,13 @@ from pipelines.caught_up import LakeCaughtUp
 from pipelines.sink import Sink, SinkSettings
 from tests.conftest import feature_store_yaml
 from tests.history.log_factory import make_feature
+from tests.in_process import Said, run_cli
 from tests.pipelines.stream_world import NOON, World, random_events, read_rows, view_of
 
 PROFILE = BatchView(
     "profile", ("customer",), (Field("customer", "int64"),), "", None, (Field("orders", "int64"),), "aaaa000000000009"
 )  # fmt: skip
 RECENT = (make_feature("count", name="n_1h"), make_feature("max", "price", name="most_1h"))
-
-
-@dataclass(frozen=True)
-class Said:
-    """What a command said: its exit code, and both outputs."""
-
-    code: int
-    out: str
-    err: str
-
-    def view(self, name: str) -> dict[str, Any]:
-        """One view of `check --json`."""
-        return next(v for v in json.loads(self.out)["views"] if v["view"] == name)
-
-
-def run_cli(*args: str) -> Said:
-    """The console script's own function, in this process: a process of its own takes seconds to start."""
-    out, err, argv = io.StringIO(), io.StringIO(), sys.argv
-    sys.argv = ["headwater", *args]
-    try:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            main()
-        code = 0
-    except SystemExit as exit:
-        code = int(exit.code or 0)
-    finally:
-        sys.argv = argv
-    return Said(code, out.getvalue(), err.getvalue())
 
 
 class PlantedWorld(World):
@@ -254,4 +223,4 @@ def with_word(row: bytes, word: int, value: int) -> bytes:
     return with_digest(words.tobytes())
 
 
-__all__ = ["PROFILE", "PlantedWorld", "Said", "flipped", "read_rows", "run_cli", "with_digest", "with_word"]
+__all__ = ["PROFILE", "PlantedWorld", "flipped", "read_rows", "with_digest", "with_word"]

@@ -20,8 +20,9 @@ from headwater.plans.plan import Plan
 from marketplace.app import repository_app
 from tests.conftest import feature_store_yaml
 from tests.history.log_factory import make_feature
+from tests.in_process import run_cli
 from tests.pipelines.stream_world import NOON, view_of
-from tests.validation.planted_world import PROFILE, PlantedWorld, run_cli
+from tests.validation.planted_world import PROFILE, PlantedWorld
 
 pytestmark = [pytest.mark.kafka, pytest.mark.redis]
 
