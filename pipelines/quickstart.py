@@ -163,11 +163,14 @@ def claim_port(usual: int) -> int:
 
     A server listens a second after its port was chosen, so a lock that lives as long as this process stands for it.
     """
-    try:
-        lock = open(Path(tempfile.gettempdir()) / f"headwater-quickstart-{usual}.lock", "w")  # noqa: SIM115
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return free_port()
+    with contextlib.ExitStack() as unclaimed:
+        try:
+            lock = open(Path(tempfile.gettempdir()) / f"headwater-quickstart-{usual}.lock", "w")  # noqa: SIM115
+            unclaimed.callback(lock.close)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return free_port()
+        unclaimed.pop_all()
     _CLAIMS.append(lock)
     return usual if port_is_free(usual) else free_port()
 

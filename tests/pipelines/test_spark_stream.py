@@ -34,6 +34,7 @@ from pipelines.spark_kafka_source import KafkaReader, Range, limited
 from pipelines.spark_stream import SparkWorker, start_spark_worker
 from pipelines.worker import WorkerSettings
 from tests.history.log_factory import HOUR, MINUTE, make_feature
+from tests.history.shop import DEFINITIONS
 from tests.pipelines.stream_world import (
     CHECKOUT,
     DAY,
@@ -326,14 +327,11 @@ def test_the_command_runs_on_spark_and_ends_well_when_it_is_told_to(
     make_repository, headwater_here, start_headwater, monkeypatch
 ) -> None:
     monkeypatch.setenv("JAVA_TOOL_OPTIONS", QUICK_JAVA)
-    repo = make_repository()
+    repo = make_repository(definitions=DEFINITIONS)
     headwater_here("apply", repo=repo)
     repository = load_repository(repo)
-    line = (
-        b'{"invoice_no": "1", "stock_code": "A", "quantity": 2, "invoice_ts": "2011-12-01T10:00:00Z", '
-        b'"unit_price": 1.5, "customer_id": %d, "country": "France"}'
-    )
-    produce(Producer(repository.need_kafka()), "invoice_lines", [line % (i % 9) for i in range(500)], None, 4)
+    line = b'{"stock_code": "A", "quantity": 2, "ts": "2011-12-01T10:00:00Z", "price": 1.5, "customer_id": %d}'
+    produce(Producer(repository.need_kafka()), "history_lines", [line % (i % 9) for i in range(500)], None, 4)
     process = start_headwater("stream", "--engine", "spark", "--batch", "200", repo=repo)
     redis, kafka = repository.need_redis(), repository.need_kafka()
     caught_up, deadline = CaughtUp(redis, kafka, repository.project), time.monotonic() + PATIENCE
@@ -347,7 +345,7 @@ def test_the_command_runs_on_spark_and_ends_well_when_it_is_told_to(
     assert "500 events in" in said
     assert "Traceback" not in said
     with Connection(redis) as connection:
-        rows = rows_of(connection, repository.project, "customer_spend")
+        rows = rows_of(connection, repository.project, "spend")
     assert len(rows) == 9
 
 
