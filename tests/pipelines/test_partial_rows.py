@@ -27,6 +27,8 @@ MANY = (
     make_feature("min", "product", name="product_min_1h"),
     make_feature("approx_distinct", "product", 30 * DAY, DAY, name="products_30d"),
     make_feature("first", "price", window=None, name="price_first"),
+    make_feature("latest", "product", window=None, name="product"),
+    make_feature("latest", "quantity", name="quantity_1h"),
 )
 
 
