@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from headwater.columns import Column
-from headwater.dtypes import Dtype, arrow_type
+from headwater.dtypes import Dtype, arrow_type, element_of, is_list, shown
 from headwater.errors import DefinitionError, HeadwaterError, nearest
+from headwater.expressions.sql import sql_type
 from headwater.plans.plan import BatchView, Field, StreamView
 
 if TYPE_CHECKING:
@@ -51,7 +52,9 @@ def _column(view: BatchView, field: Field, result: pa.Table) -> Column:
             f"BatchView {view.name!r}: its SQL returns {what} named {field.name!r}, expected one of type "
             f"{field.dtype}. {nearest(field.name, result.column_names)}"
         )
-    return Column.from_arrow(field.dtype, _converted(view, field, result.column(found[0])))
+    array = _converted(view, field, result.column(found[0]))
+    column = Column.from_arrow(field.dtype, array)
+    return _check_lists(view, field, column, array) if is_list(field.dtype) else column
 
 
 def _converted(view: BatchView, field: Field, array: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -62,12 +65,18 @@ def _converted(view: BatchView, field: Field, array: pa.ChunkedArray) -> pa.Chun
     if not _fits(kind, field.dtype):
         raise DefinitionError(
             f"BatchView {view.name!r}: its SQL returns {field.name!r} as {kind}, declared is {field.dtype}. "
-            f"Convert it in the SQL, for example CAST(… AS {_SQL[field.dtype]}), or declare its type in schema."
+            f"Convert it in the SQL, for example CAST(… AS {sql_type(field.dtype, 'duckdb')}), or declare its type in "
+            f"schema."
         )
     try:
         if pa.types.is_decimal(kind) and field.dtype == "float64":
             # By way of its text: Arrow's own cast divides by a power of ten in doubles, and rounds twice.
             return array.cast(pa.string()).cast(pa.float64())
+        if _is_list(kind):
+            # Lists of any kind first: a fixed size, or large offsets.
+            array = array.cast(pa.list_(kind.value_type))
+            wanted = arrow_type(field.dtype)
+            return array.cast(wanted, safe=not pa.types.is_timestamp(wanted.value_type))
         if pa.types.is_date(kind):
             return array.cast(pa.timestamp("us"))
         if pa.types.is_timestamp(kind):
@@ -79,10 +88,33 @@ def _converted(view: BatchView, field: Field, array: pa.ChunkedArray) -> pa.Chun
         ) from error
 
 
-_SQL = {
-    "int64": "BIGINT", "float64": "DOUBLE", "string": "VARCHAR", "bool": "BOOLEAN",
-    "timestamp": "TIMESTAMPTZ", "bytes": "BLOB",
-}  # fmt: skip
+def _check_lists(view: BatchView, field: Field, column: Column, array: pa.ChunkedArray) -> Column:
+    """The lists, none of which has a null, NaN or infinity in it; vectors are of their length.
+
+    Raises:
+        HeadwaterError: one has.
+    """
+    import pyarrow.compute as pc
+
+    elements = pc.list_flatten(array)
+    broken = elements.null_count > 0
+    if element_of(field.dtype) == "float64" and not broken:
+        broken = not pc.all(pc.is_finite(elements.cast("float64")), min_count=0).as_py()
+    lengths = {len(v) for v in column.to_list() if v is not None}
+    if broken or (field.length is not None and lengths - {field.length}):
+        got = "a null, NaN or an infinity in a list" if broken else f"a list of {max(lengths - {field.length})}"
+        raise HeadwaterError(
+            f"BatchView {view.name!r}: {field.name!r} is {shown(field.dtype, field.length)}, and its SQL returns {got}. "
+            f"Leave such elements or rows out in the SQL."
+        )
+    return column
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    import pyarrow as pa
+
+    t = pa.types
+    return bool(t.is_list(kind) or t.is_large_list(kind) or t.is_fixed_size_list(kind))
 
 
 def _fits(kind: pa.DataType, dtype: Dtype) -> bool:
@@ -91,6 +123,8 @@ def _fits(kind: pa.DataType, dtype: Dtype) -> bool:
     t = pa.types
     if t.is_null(kind):
         return True
+    if is_list(dtype):
+        return _is_list(kind) and _fits(kind.value_type, element_of(dtype))
     whole = t.is_integer(kind) or (t.is_decimal(kind) and kind.scale == 0)
     return bool(
         {

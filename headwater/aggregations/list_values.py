@@ -9,7 +9,7 @@ bool                  a byte each, 0 or 1
 string, bytes         how many there are (u32), the length of each (u32), then their bytes (strings in UTF-8)
 ====================  ======================================================================
 
-An empty list of strings is its count alone; of the others it is no bytes, which a row tells from null.
+An empty list is no bytes, which a row tells from null.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ def pack_list(values: Sequence[Any], dtype: str) -> bytes:
     kind = _FIXED.get(element_of(dtype))
     if kind is not None:
         return np.array(values, kind).tobytes()
+    if not values:
+        return b""
     texts = [v if isinstance(v, bytes) else v.encode("utf-8", "surrogatepass") for v in values]
     return b"".join([np.array([len(texts), *map(len, texts)], "<u4").tobytes(), *texts])
 
@@ -40,6 +42,8 @@ def unpack_list(data: bytes, dtype: str) -> list[Any]:
     if element in _FIXED:
         found: list[Any] = np.frombuffer(data, _FIXED[element]).tolist()
         return found
+    if not data:
+        return []
     count = int.from_bytes(data[:4], "little")
     ends = list(accumulate(np.frombuffer(data, "<u4", count, 4).tolist(), initial=4 + 4 * count))
     items = [data[a:b] for a, b in pairwise(ends)]

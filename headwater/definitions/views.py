@@ -19,7 +19,7 @@ from headwater.definitions.expectations import expectation_facts
 from headwater.definitions.facts import FACTS, BatchFacts, StreamFacts, encode_facts, facts_of
 from headwater.definitions.operators import operator_facts
 from headwater.definitions.sources import SnapshotSource, StreamSource, feast_type, type_names
-from headwater.dtypes import feast_name
+from headwater.dtypes import feast_name, vector_length
 from headwater.durations import format_duration, parse_duration
 from headwater.errors import DefinitionError
 from headwater.plans import plan
@@ -165,7 +165,10 @@ class BatchView(FeatureView):  # type: ignore[misc]
             name=name,
             source=SnapshotSource.of(name),
             entities=keyed,
-            schema=[Field(name=n, dtype=feast_type(t)) for n, t in (named or {}).items()],
+            schema=[
+                Field(name=n, dtype=feast_type(t), vector_length=vector_length(t) or 0)
+                for n, t in (named or {}).items()
+            ],
             ttl=_timedelta(facts.ttl),
             description=description,
             owner=owner,

@@ -213,6 +213,8 @@ def _python(value: Value) -> Any:
     if which is None or which == "null_val":
         return None
     item = getattr(value, which)
+    if which.endswith("_list_val"):
+        return [v * 1_000_000 for v in item.val] if which == "unix_timestamp_list_val" else list(item.val)
     return item * 1_000_000 if which == "unix_timestamp_val" else item
 
 

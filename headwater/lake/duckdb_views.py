@@ -24,6 +24,7 @@ _SQL_TYPES = {
     "int64": "BIGINT", "int32": "INTEGER", "int8": "TINYINT", "double": "DOUBLE", "string": "VARCHAR",
     "bool": "BOOLEAN", "binary": "BLOB", "timestamp[us, tz=UTC]": "TIMESTAMPTZ",
 }  # fmt: skip
+_SQL_TYPES |= {f"list<item: {arrow}>": f"{kind}[]" for arrow, kind in _SQL_TYPES.items()}
 _HIDDEN = {"_kind", "_reason", "_raw", "_timestamp_type"}
 
 

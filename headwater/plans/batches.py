@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from headwater.definitions.facts import BatchFacts
-from headwater.dtypes import from_feast
+from headwater.dtypes import from_feast, shown, vector_length
 from headwater.errors import DefinitionError, nearest
 from headwater.plans.expectations import compile_expectations
 from headwater.plans.keys import compile_keys
@@ -83,7 +83,7 @@ def _declared(
     place: str, schema: Mapping[str, str], found: Sequence[Field], keys: set[str], problems: Problems
 ) -> tuple[Field, ...]:
     """The features of a declared schema, in its order, each found in the result with that type."""
-    types = {f.name: f.dtype for f in found}
+    types = {f.name: f for f in found}
     features = []
     for name, given in schema.items():
         at = f"{place}, schema, '{name}'"
@@ -92,8 +92,9 @@ def _declared(
             continue
         if name not in types:
             problems.add(at, f"the query's result has no such column. {nearest(name, types)}")
-        elif dtype is None or dtype != types[name]:
-            problems.add(at, f"it is declared as {given}, but the query's result is {types[name]}.")
+        elif dtype is None or dtype != types[name].dtype or types[name].length not in (None, vector_length(given)):
+            result = shown(types[name].dtype, types[name].length)
+            problems.add(at, f"it is declared as {given}, but the query's result is {result}.")
         else:
-            features.append(Field(name, dtype))
+            features.append(Field(name, dtype, vector_length(given)))
     return tuple(features)

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from headwater.dtypes import Dtype
+from headwater.dtypes import Dtype, list_of
 from headwater.errors import DefinitionError, MissingExtra, nearest
 from headwater.expressions.sql import sql_type
 from headwater.plans.plan import Field, Source
@@ -78,7 +78,7 @@ def describe_query(place: str, sql: Any, sources: Sequence[Source]) -> list[Fiel
         if table.lower() not in {t.lower() for t in tables}:
             raise DefinitionError(f"{place}: no table '{table}'; it sees stream sources. {nearest(table, tables)}")
     rows = _describe(place, _bound(tree), tables)
-    return [Field(name, _dtype_of(place, name, kind)) for name, kind in rows]
+    return [_field_of(place, name, kind) for name, kind in rows]
 
 
 def _bound(tree: Any) -> str:
@@ -117,14 +117,18 @@ def _explained(error: Exception, tables: Mapping[str, Sequence[Field]]) -> str:
     return f"no column '{name}'. {nearest(name, {f.name for fields in tables.values() for f in fields})}"
 
 
-def _dtype_of(place: str, name: str, kind: str) -> Dtype:
-    dtype = _DTYPES.get(kind.split("(")[0])
-    if dtype is None or kind.endswith("]"):
+def _field_of(place: str, name: str, kind: str) -> Field:
+    """The column that a type of DuckDB's is; arrays of a fixed size are vectors."""
+    array = re.fullmatch(r"(.+)\[(\d*)\]", kind)
+    dtype = _DTYPES.get((array[1] if array else kind).split("(")[0] if not (array and array[1].endswith("]")) else "")
+    if dtype is None:
         raise DefinitionError(
             f"{place}: column '{name}' is {kind}, which no feature can be. Cast it to BIGINT, DOUBLE, VARCHAR, "
-            f"BOOLEAN, TIMESTAMPTZ or BLOB."
+            f"BOOLEAN, TIMESTAMPTZ, BLOB, or a list of one of them, such as DOUBLE[]."
         )
-    return dtype
+    if array is None:
+        return Field(name, dtype)
+    return Field(name, list_of(dtype), int(array[2]) if array[2] else None)
 
 
 def _one_line(error: Exception) -> str:

@@ -14,8 +14,9 @@ written whole and its values are the answer. The header is the same. Little endi
                    int64, timestamp   the value, signed
                    bool               0 or 1
                    float64            the bits of the double (finite, never -0.0)
-                   string, bytes      offset << 32 | length, offset counted from the tail's start
-    then         the tail: the strings (UTF-8) and bytes of the row, in the order of the features, unpadded
+                   others             offset << 32 | length, offset counted from the tail's start
+    then         the tail: the strings (UTF-8), bytes and lists (aggregations/list_values.py) of the row, in the
+                 order of the features, unpadded
 
 A null's slot is 0 and it has nothing in the tail, so equal values give equal bytes.
 """
@@ -31,14 +32,17 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
+from headwater.aggregations.list_values import pack_list, unpack_list
 from headwater.columns import Column
+from headwater.dtypes import FIXED
 from headwater.errors import ReadError, UsageError, nearest
 from headwater.plans.plan import CODEC_VERSION, BatchView
 from headwater.rows.reader import RowsRead
 
 KIND = 2
 _HEADER = 4
-_FORMATS = {"int64": "q", "timestamp": "q", "bool": "q", "float64": "d", "string": "Q", "bytes": "Q"}
+_FORMATS = {"int64": "q", "timestamp": "q", "bool": "q", "float64": "d"}
+"""Of the types that fill a slot; the others' slots say where the value lies."""
 _MANY = 8
 """From so many rows on, numpy takes less time than struct."""
 
@@ -84,7 +88,9 @@ class PlainReader:
                 raise UsageError(f"Feature view '{view.name}' has no feature '{name}'. {nearest(name, slots)}")
         bitmap = -(-len(slots) // 64)
         first = _HEADER + bitmap
-        self._struct = struct.Struct("<QQQq" + "Q" * bitmap + "".join(_FORMATS[f.dtype] for f in view.features))
+        self._struct = struct.Struct(
+            "<QQQq" + "Q" * bitmap + "".join(_FORMATS.get(f.dtype, "Q") for f in view.features)
+        )
         self._bitmap = slice(_HEADER, first)
         self._slots = first + len(slots)
         self._names = wanted
@@ -94,12 +100,12 @@ class PlainReader:
         self._bits = [(_HEADER + i // 64, i % 64) for _, i in picks]
         self._bit_words = np.array([w for w, _ in self._bits], np.intp)
         self._bit_shifts = np.array([b for _, b in self._bits], np.uint64)
-        self._special = [(name, kind) for name, _, kind in self._picks if kind in ("bool", "string", "bytes")]
+        self._special = [(name, kind) for name, _, kind in self._picks if kind == "bool" or kind not in FIXED]
         doubles = [(name, at) for name, at, kind in self._picks if kind == "float64"]
         others = [(name, at) for name, at, kind in self._picks if kind != "float64"]
         self._doubles = [name for name, _ in doubles], np.array([at for _, at in doubles], np.intp)
         self._others = [name for name, _ in others], np.array([at for _, at in others], np.intp)
-        self._has_tail = any(f.dtype in ("string", "bytes") for f in view.features)
+        self._has_tail = any(f.dtype not in FIXED for f in view.features)
         self._mark = CODEC_VERSION | KIND << 8
         nulls = [2**64 - 1] * bitmap
         zeros = [0.0 if f.dtype == "float64" else 0 for f in view.features]
@@ -213,7 +219,9 @@ class PlainReader:
         spans = [(row, base + (slot >> 32), slot & 0xFFFFFFFF) for row, slot in zip(rows, slots, strict=True)]
         if kind == "bytes":
             return [row[start : start + length] for row, start, length in spans]
-        return [row[start : start + length].decode() for row, start, length in spans]
+        if kind == "string":
+            return [row[start : start + length].decode() for row, start, length in spans]
+        return [unpack_list(row[start : start + length], kind) for row, start, length in spans]
 
     def _status(self, newest: int | None, as_of: int) -> str:
         if newest is None:
@@ -256,8 +264,8 @@ def _tails(cells: list[Column], slots: NDArray[np.uint64]) -> tuple[list[bytes],
     ends = np.zeros(len(slots), np.int64)
     parts: list[list[bytes]] = []
     for i, cell in enumerate(cells):
-        if cell.dtype in ("string", "bytes"):
-            texts = [v.encode() if isinstance(v, str) else (v or b"") for v in cell.to_list()]
+        if cell.dtype not in FIXED:
+            texts = [b"" if v is None else _in_tail(v, cell.dtype) for v in cell.to_list()]
             sizes = np.fromiter(map(len, texts), np.int64, len(texts))
             slot = ends << 32 | sizes
             ends = ends + sizes
@@ -269,6 +277,12 @@ def _tails(cells: list[Column], slots: NDArray[np.uint64]) -> tuple[list[bytes],
         slots[:, i] = slot.view(np.uint64) if cell.valid is None else np.where(cell.valid, slot, 0).view(np.uint64)
     tails = [b"".join(texts) for texts in zip(*parts, strict=True)] if parts else [b""] * len(slots)
     return tails, ends
+
+
+def _in_tail(value: Any, dtype: str) -> bytes:
+    if isinstance(value, list):
+        return pack_list(value, dtype)
+    return value.encode() if isinstance(value, str) else bytes(value)
 
 
 def _sealed(words: NDArray[np.uint64], tails: list[bytes]) -> list[bytes]:

@@ -225,3 +225,13 @@ def test_lists_and_newest_values_have_the_same_bits(tmp_path, spark) -> None:
             expected = naive_answers(fresh, spec_of(view, "ts"), asked)
             assert column.to_list() == [row[feature.name] for row in expected], feature.name
     assert here["product_latest_None"].null_count
+    sql = "SELECT customer, arg_max(vector, quantity) AS vector, arg_max(names, quantity) AS names, [max(ts)] AS times FROM lines WHERE vector IS NOT NULL GROUP BY customer"  # noqa: E501
+    batch = make_batch(sql, vector="list[float64]", names="list[string]", times="list[timestamp]")
+    local, remote = LocalEngine(lake, plan), SparkEngine(lake, plan, tmp_path / "spark.log", spark)
+    same_bits(local.batch(batch, NOON), remote.batch(batch, NOON))
+    short = msgspec.structs.replace(batch, features=(Field("vector", "list[float64]", 3), *batch.features[1:]))
+    with pytest.raises(HeadwaterError, match=r"'vector' is list\[float64\] of 3, and its SQL returns a list of 2"):
+        local.batch(short, NOON)
+    nulls = make_batch("SELECT customer, [max(price)] AS prices FROM lines GROUP BY customer", prices="list[float64]")
+    with pytest.raises(HeadwaterError, match="returns a null, NaN or an infinity in a list"):
+        local.batch(nulls, NOON)

@@ -14,7 +14,8 @@ from headwater.errors import ReadError, UsageError
 from headwater.plans.plan import BatchView, Field
 from headwater.rows.plain import PlainReader, encode_plain
 
-DTYPES = ("int64", "float64", "string", "bool", "timestamp", "bytes")
+SCALARS = ("int64", "float64", "string", "bool", "timestamp", "bytes")
+DTYPES = (*SCALARS, *(f"list[{dtype}]" for dtype in SCALARS))
 INT64 = st.integers(-(2**63), 2**63 - 1)
 VALUES = {
     "int64": INT64,
@@ -24,6 +25,7 @@ VALUES = {
     "string": st.text(st.characters(exclude_categories=["Cs"]), max_size=20),
     "float64": st.floats(allow_nan=False, allow_infinity=False).map(lambda x: x + 0.0),
 }
+VALUES |= {f"list[{dtype}]": st.lists(values, max_size=4) for dtype, values in VALUES.items()}
 
 
 def view_of(*dtypes, ttl=None):
