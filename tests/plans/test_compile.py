@@ -273,3 +273,16 @@ def test_a_ttl_is_no_part_of_the_state_hash_and_a_vectors_length_is() -> None:
 
     assert hashed(3, "1d") == hashed(3, None)
     assert hashed(3, None) != hashed(4, None)
+
+
+def test_a_batch_views_lists_and_vectors_are_those_of_its_query() -> None:
+    sql = "SELECT id, list(x) AS xs, [1, 2]::FLOAT[2] AS pair, list(at) AS ats FROM clicks GROUP BY id"
+
+    def fields(**changes: Any) -> list[tuple[str, str, int | None]]:
+        view = BatchView(name="lists", entity=user, sql=sql, **changes)
+        return [(f.name, f.dtype, f.length) for f in compiled(make_source(), view).view("lists").outputs()]
+
+    found = [("xs", "list[float64]", None), ("pair", "list[float64]", 2), ("ats", "list[timestamp]", None)]
+    assert fields() == found
+    declared = {"xs": Vector(3), "pair": Vector(2, Float32), "ats": Array(UnixTimestamp)}
+    assert fields(schema=declared) == [("xs", "list[float64]", 3), *found[1:]]

@@ -168,7 +168,13 @@ BATCHES = {
     "another parameter": ("SELECT customer_id, 1 AS x FROM orders WHERE at < :until", {}, ["until", ":as_of"]),
     "no join key": ("SELECT count(*) AS c FROM orders", {}, ["'customer_id'", "the query's result"]),
     "no feature": ("SELECT DISTINCT customer_id FROM orders", {}, ["no feature"]),
-    "a list": ("SELECT customer_id, list(amount) AS l FROM orders GROUP BY 1", {}, ["'l'", "DOUBLE[]", "Cast"]),
+    "a list of lists": (
+        "SELECT customer_id, [list(amount)] AS l FROM orders GROUP BY 1", {}, ["'l'", "DOUBLE[][]", "Cast"],
+    ),
+    "a vector of another length": (
+        "SELECT customer_id, [1.0, 2.0]::DOUBLE[2] AS v FROM orders", {"schema": {"v": Vector(3)}},
+        ["schema, 'v'", "Array(Float64, 3)", "list[float64] of 2"],
+    ),
     "bad ttl": ("SELECT customer_id, 1 AS x FROM orders", {"ttl": "month"}, ["ttl", "'month'"]),
     "expectation": ("SELECT customer_id, 1 AS x FROM orders", {"expect": [NotNull("y")]}, ["NotNull('y')", "x"]),
     "declared otherwise": ("SELECT customer_id, 1 AS x FROM orders", {"schema": {"x": String}}, ["String", "int64"]),
