@@ -47,8 +47,8 @@ def topic_facts(kafka: Mapping[str, str], topics: Iterable[str], *, offsets: boo
         return {}
     facts = {}
     with _asking(kafka) as (client, module):
-        if mock := mock_cluster(client, kafka):
-            described = _listed(client, mock, names)
+        if mock := _mock_cluster(client.client, kafka):
+            described = _listed(client.client, mock, names)
             retention: dict[str, tuple[int | None, str]] = dict.fromkeys(described, (None, "delete"))
         else:
             described = _describe(client, module, names)
@@ -157,14 +157,28 @@ def _text(error: Any) -> str:
     return str(cause.str() if hasattr(cause, "str") else cause).rstrip(".")
 
 
-def mock_cluster(client: Any, kafka: Mapping[str, str]) -> str | None:
-    """The id of librdkafka's mock cluster; None of a broker proper. The mock listens on loopback alone.
+def make_mock_topics(kafka: Mapping[str, str], names: Iterable[str]) -> bool:
+    """Whether the broker is librdkafka's mock, which then has these topics: it makes each that is asked for.
+
+    Raises:
+        KafkaUnreachable: no broker answers.
+    """
+    with _asking(kafka) as (client, _):
+        if _mock_cluster(client.client, kafka) is None:
+            return False
+        for name in names:
+            client.client.list_topics(name, timeout=TIMEOUT)
+        return True
+
+
+def _mock_cluster(client: Any, kafka: Mapping[str, str]) -> str | None:
+    """The id of librdkafka's mock cluster; None of a broker proper. The mock listens on loopback, for everybody.
 
     It answers no request to create or describe topics, and says no topic's id.
     """
     address = kafka.get("bootstrap.servers", "")
     if address not in _CLUSTERS:
-        local = address.startswith("127.0.0.1:")
+        local = address.startswith("127.0.0.1:") and "security.protocol" not in kafka
         _CLUSTERS[address] = str(client.list_topics(timeout=TIMEOUT).cluster_id) if local else ""
     found = _CLUSTERS[address]
     return found if found.startswith("mockCluster") else None
