@@ -28,6 +28,9 @@ TIMEOUT = 10.0
 """Seconds that one request may take."""
 _NUMBERS = ("timeout", "cache.capacity", "cache.latest.ttl.sec")
 _MOST_MISSING = 100_000
+MISSING_FOR = 10.0
+"""Seconds for which an id that the registry did not know is not asked for again: a replay after the registry was
+mended must be read by workers that have refused the event before."""
 
 
 class Schema(msgspec.Struct, frozen=True):
@@ -59,7 +62,7 @@ class Schemas:
     def __init__(self, settings: Mapping[str, str] | None = None) -> None:
         self._settings = dict(settings or {})
         self._known: dict[int, Schema] = {}
-        self._missing: set[int] = set()
+        self._missing: dict[int, float] = {}
         self._connected: Any = None
         self.answered = -math.inf
 
@@ -82,14 +85,14 @@ class Schemas:
         """
         if (known := self._known.get(schema_id)) is not None:
             return known
-        if schema_id in self._missing:
+        if self._missing.get(schema_id, -math.inf) > time.monotonic() - MISSING_FOR:
             return None
         try:
             schema = self._fetch(schema_id)
         except LookupError:
             if len(self._missing) >= _MOST_MISSING:
                 self._missing.clear()
-            self._missing.add(schema_id)
+            self._missing[schema_id] = time.monotonic()
             return None
         return self._known.setdefault(schema_id, schema)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import threading
@@ -11,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import fastavro
 import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -24,13 +26,17 @@ from headwater.lake import Lake
 from headwater.plans.plan import Field, Plan, stream_state_hash
 from headwater.plans.publishing import reach_servers
 from headwater.repository import load_repository
+from headwater.rows.reader import ViewReader
 from headwater.serving.client import Client
 from pipelines.caught_up import CaughtUp, LakeCaughtUp
 from pipelines.dead_letters import read_dead_letters
+from pipelines.letters import Wanted
+from pipelines.replay_command import replay
 from pipelines.sink import Sink
 from pipelines.worker import Worker, WorkerSettings
+from tests.conftest import feature_store_yaml
 from tests.history.log_factory import SOURCE
-from tests.pipelines.stream_world import World
+from tests.pipelines.stream_world import DAY, NOON, World
 from tests.protobuf_schemas import class_of, proto
 from tests.schema_registry import SchemaRegistry
 
@@ -331,3 +337,32 @@ def wait_for(done: Callable[[], bool], seconds: float = 60) -> None:
     while not done():
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def test_an_event_whose_schema_is_registered_late_counts_once_by_a_replay(
+    world: tuple[AvroWorld, SchemaRegistry], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there, registry = world
+    monkeypatch.setenv("HEADWATER_SCHEMA_REGISTRY_URL", registry.url)
+    monkeypatch.setattr("headwater.events.schemas.MISSING_FOR", 0.5)
+    config = feature_store_yaml(there.project, there.redis_url, there.kafka["bootstrap.servers"], None)
+    (tmp_path / "feature_store.yaml").write_text(config)
+    repository = load_repository(tmp_path)
+    lake = Lake(repository.lake)
+    there.publish()
+    payload = io.BytesIO()
+    fastavro.schemaless_writer(payload, fastavro.parse_schema(LINE), EVENT)
+    there.shop.send_bytes(b"\0" + (77).to_bytes(4, "big") + payload.getvalue())
+    with there.running_worker(there.worker()):
+        wait_for(lambda: len(read_dead_letters(there.kafka, [there.topic])) == 1)
+        there.sink_of(lake).run(until=LakeCaughtUp(there.kafka, lake, [there.topic]))
+        [left] = replay(repository, Wanted(there.topic), dry_run=False)
+        assert left.left == "still not admitted: schema 77: the schema registry has no schema of that id"
+        registry.schemas[77] = {"schema": json.dumps(LINE), "schemaType": "AVRO", "references": []}
+        time.sleep(0.5)
+        # The worker that refused it reads it now.
+        assert [o.sent for o in replay(repository, Wanted(there.topic), dry_run=False)] == [True]
+        wait_for(lambda: len(there.rows()) == 1)
+        assert [o.sent for o in replay(repository, Wanted(there.topic), dry_run=False)] == [False]
+    [row] = there.rows().values()
+    assert ViewReader(there.published().active["spend"].definition).read([row], NOON + DAY).values["n"] == [1]
