@@ -396,7 +396,9 @@ class Worker:
             and filling.fill == feed.fill.id
             and switch(self.connection, self.project, feed.view.name)
         ):
-            self._say_once(f"View {feed.view.name}: its new definition is filled and active.", about=f"{feed.fill.id} active")
+            self._say_once(
+                f"View {feed.view.name}: its new definition is filled and active.", about=f"{feed.fill.id} active"
+            )
             self._looked = 0.0
 
     # ---- servers that are away

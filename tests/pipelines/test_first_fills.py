@@ -188,3 +188,15 @@ def test_a_start_is_a_word_or_a_time() -> None:
     assert Start.parse("latest", NOON) == LATEST
     assert Start.parse("2011-10-01", NOON) == Start("2011-10-01T00:00:00Z", 1_317_427_200_000_000)
     assert Start.parse("2011-10-01T02:00:00+02:00", NOON) == Start.parse("2011-10-01", NOON)
+
+
+def test_the_command_begins_a_view_and_says_so(world: World, tmp_path: Path, headwater_cli) -> None:
+    cli(world, tmp_path, "status")
+    said = headwater_cli("stream", "--from", "earliest", "--until-caught-up", repo=tmp_path)
+    assert "View 'spend': its rows begin at the log's start (partition: offset {0: 0, 1: 0})." in said.stderr
+    assert said.stderr.count("its new definition is filled and active") == 1
+    world.assert_equal_to_the_slow_loop()
+    again = headwater_cli("stream", "--from", "latest", "--until-caught-up", repo=tmp_path)
+    assert "These go on from their positions: spend." in again.stderr
+    wrong = headwater_cli("stream", "--from", "tomorrow", repo=tmp_path, check=False)
+    assert (wrong.returncode, "expected earliest, latest" in wrong.stderr) == (2, True)
