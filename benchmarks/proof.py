@@ -198,11 +198,12 @@ class Proof:
         return chosen.select(keys).with_columns(pl.Series("at", at).cast(pl.Datetime("us", "UTC")))
 
     def values(self, table: pl.DataFrame, view: str, spec: dict[str, Any]) -> list[dict[str, Any]]:
-        """The answers of an output table, timestamps as microseconds."""
+        """The answers of an output table, timestamps as microseconds, counted values as pairs."""
         names = {f"{view}__{f['name']}": f["name"] for f in spec["features"]}
         table = table.select(*names).rename(names)
         times = [c for c, t in table.schema.items() if isinstance(t, pl.Datetime)]
-        return table.with_columns(pl.col(times).dt.epoch("us")).to_dicts() if times else table.to_dicts()
+        table = table.with_columns(pl.col(times).dt.epoch("us")) if times else table
+        return [{name: _as_lists(value) for name, value in row.items()} for row in table.to_dicts()]
 
     def compare(
         self, view: str, spec: dict[str, Any], asked: pl.DataFrame, ours: list[dict[str, Any]]
@@ -261,6 +262,13 @@ class Proof:
     def say(self, text: str) -> None:
         """A line on stderr, at once."""
         print(text, file=sys.stderr, flush=True)
+
+
+def _as_lists(value: Any) -> Any:
+    """A table's values and their counts are structs; the reference writes pairs."""
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        return [[pair["value"], pair["count"]] for pair in value]
+    return value
 
 
 def _plain(row: dict[str, Any]) -> dict[str, Any]:
