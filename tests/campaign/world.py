@@ -22,9 +22,10 @@ from headwater.errors import HeadwaterError, Unreachable
 from headwater.lake import Lake
 from headwater.online.plan_store import all_positions, load_fill, load_published
 from headwater.online.topic_facts import topic_facts
-from headwater.plans.plan import Plan
+from headwater.plans.plan import Plan, Source, StreamView
 from headwater.repository import load_repository
 from headwater.serving.client import Client
+from headwater.testing.cases import Record
 from headwater.testing.naive_loop import NaiveLoop
 from pipelines.backfill import backfill
 from pipelines.caught_up import CaughtUp
@@ -218,11 +219,21 @@ class CampaignWorld(World):
                             if not same(values[i], expected[column.feature]):
                                 differ += 1
                                 if differ <= 3:
-                                    mine = [r for r in records if tuple(r.values[k.name] for k in view.keys) == key]
-                                    self.said(f"naive loop's events of it: {[(r.partition, r.offset) for r in mine]}")
+                                    self.said(self._events_of(view, source, key, records))
                                     self.said(f"{view.name} {key} at {at} {column.feature}: online {values[i]!r}, "
                                               f"naive loop {expected[column.feature]!r}")  # fmt: skip
         return compared, differ
+
+    def _events_of(self, view: StreamView, source: Source, key: tuple[Any, ...], records: list[Record]) -> str:
+        """What the producer and the lake know of a key, where they do not know the same."""
+        names = [k.name for k in view.keys]
+        sent = {(r.partition, r.offset): r.values for r in records if tuple(r.values[n] for n in names) == key}
+        kept = self.lake.read_events(source, where_keys={n: [v] for n, v in zip(names, key, strict=True)}).to_pylist()
+        places = {(e["_partition"], e["_offset"]): e for e in kept}
+        return (
+            f"{view.name} {key}: only the producer has { {p: sent[p] for p in sent.keys() - places.keys()} }, only the "
+            f"lake has { {p: places[p] for p in places.keys() - sent.keys()} }"
+        )
 
     def replay_what_was_moved_away(self) -> tuple[int, int]:
         """Receipts (kept, equal) of the topics that were deleted: their tables are put back for a moment."""

@@ -19,10 +19,12 @@ def main() -> None:
     """Run the mutations, a line each as they end, and the table at the end."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", action="append", help="mutations whose rule holds this text")
+    parser.add_argument("--from", dest="start", default="", help="begin with the first rule that holds this text")
     parser.add_argument("--seconds", type=float, default=150, help="the time limit of one run (default 150)")
     options = parser.parse_args()
     chosen = [m for m in RULES if not options.only or any(text in m.rule for text in options.only)]
-    lines, missed = [], 0
+    first = next((i for i, m in enumerate(chosen) if options.start in m.rule), 0)
+    chosen, lines, missed = chosen[first:], list[str](), 0
     with tempfile.TemporaryDirectory(prefix="headwater-mutations-") as folder:
         commit = _copy(Path(folder))
         for mutation in chosen:
@@ -57,7 +59,7 @@ def _run(folder: Path, mutation: Mutation, seconds: float) -> tuple[bool, str]:
     environment = {**os.environ, "PYTHONPATH": str(folder)}
     try:
         done = subprocess.run(
-            [*command, *mutation.tests],
+            [*command, *(_named(folder, test) for test in mutation.tests)],
             cwd=folder,
             env=environment,
             capture_output=True,

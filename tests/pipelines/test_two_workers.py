@@ -8,7 +8,8 @@ from headwater.online.connection import Connection
 from pipelines.feeds import ViewFeed
 from tests.pipelines.stream_world import Stream, random_events, view_of
 
-pytestmark = pytest.mark.redis
+# Rows that are never read again are refused for ever.
+pytestmark = [pytest.mark.redis, pytest.mark.timeout(60)]
 
 
 def test_two_feeds_of_other_partitions_write_the_same_rows_and_nothing_is_lost(redis_url: str) -> None:
