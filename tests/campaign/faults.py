@@ -150,6 +150,7 @@ def retention_passes_stopped_workers(world: CampaignWorld) -> None:
     world.lake_covers()
     held = world.lake.positions(world.topic)
     cut = [TopicPartition(world.topic, p, end) for p, end in held.items() if end and world.pick.random() < 0.7]
+    world.flow.read()
     # A client that is older than the newest partition does not know it.
     admin = AdminClient(world.kafka)
     for done in admin.delete_records(cut or [TopicPartition(world.topic, 0, held[0])]).values():
