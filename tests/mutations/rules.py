@@ -176,8 +176,12 @@ RULES = (
         "        rows = 0\n        for p, offset in positions.items():\n"
         "            self.connection.command(\"SET\", position_key(self.project, fill.view, fill.id, p), offset)\n"
         "        for batch in _batched("),
-    one("6. No worker touches a fill without positions", "fed from 0", f"{FILLS}::test_no_worker", WORKER,
-        "if fill is None or not has_positions(self.connection, self.project, fill):", "if fill is None:"),
+    Mutation("6. No worker touches a fill without positions", "fed from 0",
+             _paths(f"{FILLS}::test_no_worker_touches"), (
+        (WORKER, "if fill is None or not has_positions(self.connection, self.project, fill):", "if fill is None:"),
+        (FEEDS, "        lost = [p for p, reply in zip(wanted, replies, strict=True) if reply is None]\n",
+         "        replies, lost = [reply or b\"0\" for reply in replies], []\n"),
+    )),
     one("6. A running worker takes up what a backfill has placed", "not looked at", f"{FILLS}::test_a_running", WORKER,
         " or self._filled_meanwhile():", ":"),
     one("6. The switch waits for every position", "only for some", f"{FILLS}::test_a_changed", SCRIPTS,
