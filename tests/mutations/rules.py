@@ -216,7 +216,7 @@ RULES = (
         "write_deltalake(self._handle, rows,", "write_deltalake(self._table.uri, rows,"),
     one("7. From the table's positions", "from anywhere", "tests/lake/test_lake.py", LOG,
         "if known.get(partition, start) != start:", "if False:"),
-    one("7. After a refused commit the batch is filtered", "written again as it was", f"{KEPT}::test_two_sinks", SINK,
+    one("7. After a refused commit the batch is filtered", "written again as it was", f"{KEPT}::test_of_a_batch", SINK,
         "                rows = buffer.rows_from(rows, starts)\n", ""),
     one("7. The topic's id is the table's", "not looked at", "tests/lake/test_lake.py", LOG,
         "        if known != topic_id:\n", "        if False:\n"),

@@ -13,12 +13,14 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow.compute as pc
 import pytest
 from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from headwater.errors import TopicChanged
 from headwater.lake import Lake
+from headwater.lake.event_log import EventWriter
 from headwater.lake.event_rows import event_schema
 from headwater.online.connection import Connection
 from headwater.online.plan_store import publish
@@ -144,6 +146,26 @@ def test_two_sinks_killed_over_and_over_write_every_record_once(shop: Shop, star
         # -15: one that was started a moment ago, and had nothing in hand yet.
         assert sink.wait(20) in (0, -signal.SIGTERM)
     assert shop.customers() == list(range(3000))
+    assert shop.lake.duplicates(shop.topic).num_rows == 0
+
+
+def test_of_a_batch_that_another_sink_has_kept_in_part_only_the_rest_is_written(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append, faster = EventWriter.append, list[int]()
+
+    def overtaken(writer: EventWriter, rows, starts, ends) -> None:
+        if not faster and ends.get(0, 0) > 1:
+            faster.append(ends[0] // 2)
+            other = shop.lake.writer(shop.source, writer.topic_id)
+            append(other, rows.filter(pc.field("_offset") < faster[0]), {0: 0}, {0: faster[0]})
+        append(writer, rows, starts, ends)
+
+    monkeypatch.setattr(EventWriter, "append", overtaken)
+    shop.produce(range(30), partition=0)
+    shop.sink()
+    assert faster
+    assert shop.customers() == list(range(30))
     assert shop.lake.duplicates(shop.topic).num_rows == 0
 
 
