@@ -138,8 +138,9 @@ RULES = (
     )),
     one("4. And acknowledged", "not waited for", f"{PATH}::test_a_position", LETTERS,
         "left = self._producer.flush(TIMEOUT + 5)", "left = 0"),
-    one("4. Each listed once", "each copy", f"{PATH}::test_workers_killed", LETTERS,
-        "letters.setdefault(letter.place, letter)", "letters[*letter.place, len(letters)] = letter"),
+    Mutation("4. Each listed once", "each copy", _paths(f"{PATH}::test_workers_killed"), (
+        (LETTERS, "letters[letter.place] = first, max(at, before)", "letters[*letter.place, len(letters)] = letter, at"),
+    )),
     # -- 5
     one("5. No reset", "earliest", f"{TOPIC}::test_retention_under", BATCHES,
         '"auto.offset.reset": "error"', '"auto.offset.reset": "earliest"'),
