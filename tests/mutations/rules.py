@@ -234,7 +234,7 @@ RULES = (
         'if facts.get("aof_enabled", "0") == "0" and not _saves(connection):', "if False:"),
     one("8. A full Redis is waited for", "an error like others", f"{AWAY}::test_a_redis",
         CONNECTION, '"BUSY ", "OOM ", ', '"BUSY ", '),
-    one("An outage is said once", "each time", f"{AWAY}::test_redis_stopped",
+    one("An outage is said once", "each time", f"{AWAY}::test_kafka_stopped",
         "pipelines/outages.py", "if server not in self._since:", "if True:"),
     one("Its end is said once", "unsaid", f"{AWAY}::test_redis_stopped",
         "pipelines/outages.py", "            del self._since[server]\n",
