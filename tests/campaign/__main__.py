@@ -16,11 +16,17 @@ from pathlib import Path
 from tests.campaign.campaign import Campaign, Plan
 from tests.campaign.faults import FAULTS, schedule
 
+SHORT = Plan(
+    ("a partition added", "a definition changed, and back", "Redis killed, its file cut", "Redis emptied",
+     "retention passes stopped workers"),
+    2, (2, 6), customers=40, rate=150, receipts=500, receipts_a_second=200, workers=2, sample=40,
+)  # fmt: skip
+
 
 def main() -> None:
     """Run one campaign, print its progress to stderr and its table to stdout."""
     options = _options()
-    plan = Plan(
+    plan = SHORT if options.short else Plan(
         options.fault or schedule(random.Random(options.seed), options.rounds), options.kills,
         (options.kill_every * 0.3, options.kill_every * 1.7), options.customers, options.rate, options.receipts,
         options.receipts_a_second, seconds=60 * options.minutes, seed=options.seed,
@@ -55,6 +61,9 @@ def _small_disk(folder: Path, say) -> Iterator[Path]:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--short", action="store_true", help="the one that the test suite runs; the sizes below do not count"
+    )
     parser.add_argument("--rounds", type=int, default=1, help="how often every fault strikes (default 1)")
     parser.add_argument("--fault", action="append", choices=FAULTS, help="only these, in this order")
     parser.add_argument("--kills", type=int, default=10, help="kill -9 of workers, at least")

@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.campaign.campaign import Campaign, Plan
+from tests.campaign.__main__ import SHORT
 
 pytestmark = [pytest.mark.kafka, pytest.mark.redis]
-SHORT = (
-    "a partition added", "a definition changed, and back", "Redis killed, its file cut", "Redis emptied",
-    "retention passes stopped workers",
-)  # fmt: skip
+CHECKOUT = Path(__file__).resolve().parent.parent.parent
 
 
-def run(plan: Plan, folder: Path) -> None:
-    outcome = Campaign(plan, folder, folder / "lake", lambda line: print(line, file=sys.stderr)).run()
-    print(outcome.table())
-    assert outcome.sound, outcome.table()
-    assert {name: row.times for name, row in outcome.rows.items()}.keys() == set(plan.faults)
+def run() -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "tests.campaign", "--short"]
+    return subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=False)
 
 
-def test_faults_and_kills_while_events_flow_change_no_value(tmp_path: Path) -> None:
-    run(
-        Plan(SHORT, 2, (2, 6), customers=40, rate=150, receipts=500, receipts_a_second=200, workers=2, sample=40),
-        tmp_path,
-    )
+@pytest.mark.timeout(600)
+def test_faults_and_kills_while_events_flow_change_no_value() -> None:
+    done = run()
+    if done.returncode < 0:
+        # confluent-kafka's producer crashes now and then in a process with several threads (its issue 1761), here that
+        # of whoever sends the events and looks on: that is why it has a process of its own, and a second try.
+        done = run()
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert all(fault in done.stdout for fault in SHORT.faults), done.stdout
