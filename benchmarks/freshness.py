@@ -57,10 +57,9 @@ def keep_busy(kafka: str, topic: str, values: list[bytes], rate: int, stop: Even
 
 def work(own: Servers, project: str, stop: Event, done: Any) -> None:
     """The worker, until told to stop."""
-    from pipelines.foreground import be_a_worker
+    from pipelines.foreground import as_a_worker
     from pipelines.worker import Worker
 
-    be_a_worker()
     logging.getLogger("headwater.stream").setLevel(logging.ERROR)
     worker = Worker(own.redis, {"bootstrap.servers": own.kafka}, project)
 
@@ -68,7 +67,8 @@ def work(own: Servers, project: str, stop: Event, done: Any) -> None:
         done.value = worker.events
         return stop.is_set()
 
-    worker.run(until=stopped)
+    with as_a_worker():
+        worker.run(until=stopped)
 
 
 def probe(own: Servers, plan: Plan, values: list[tuple[bytes, bytes]], every: float) -> list[float]:

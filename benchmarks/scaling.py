@@ -124,7 +124,7 @@ def run(own: Servers, plan: Plan, arm: Arm, sizes: argparse.Namespace, count: in
 def work(own: Servers, project: str, cores: int, batch: int, folder: str) -> None:
     """A worker, or a driver of Spark, until it is told to end."""
 
-    from pipelines.foreground import be_a_worker, stopped_by_signals
+    from pipelines.foreground import as_a_worker, stopped_by_signals
     from pipelines.worker import Worker, WorkerSettings
 
     # Without the append-only file Redis keeps nothing, of which the worker warns.
@@ -140,9 +140,8 @@ def work(own: Servers, project: str, cores: int, batch: int, folder: str) -> Non
         settings = WorkerSettings(batch=batch)
         worker = SparkWorker(session, own.redis, kafka, project, settings, owns_session=True)
     else:
-        be_a_worker()
         worker = Worker(own.redis, kafka, project)
-    with stopped_by_signals(worker.stop):
+    with as_a_worker(), stopped_by_signals(worker.stop):
         worker.run()
 
 

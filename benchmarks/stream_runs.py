@@ -60,7 +60,7 @@ def apart(run: Callable[..., Any], *args: Any) -> Any:
 
 def run_worker(own: Servers, project: str, warm: int, count: int, batch: int | None, watched: bool) -> Clock:
     """The worker as `headwater stream` runs it, over `count` events, timed behind the first `warm`."""
-    from pipelines.foreground import be_a_worker
+    from pipelines.foreground import as_a_worker
     from pipelines.worker import Worker, WorkerSettings
 
     watch = Stopwatch() if watched else None
@@ -79,10 +79,10 @@ def run_worker(own: Servers, project: str, warm: int, count: int, batch: int | N
             marks.append(mark(worker.events))
         return worker.events >= count
 
-    be_a_worker()
     # Without the append-only file Redis keeps nothing, of which the worker warns.
     logging.getLogger("headwater.stream").setLevel(logging.ERROR)
-    worker.run(until=done)
+    with as_a_worker():
+        worker.run(until=done)
     assert worker.events == count, f"{worker.events:,} events of {count:,}"
     return Clock.between(marks[0], marks[-1], dict(watch.seconds) if watch is not None else None)
 

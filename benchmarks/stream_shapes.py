@@ -179,12 +179,12 @@ def work(own: Servers, project: str, stop: Any) -> None:
     """A worker, until told to stop."""
     import logging
 
-    from pipelines.foreground import be_a_worker
+    from pipelines.foreground import as_a_worker
     from pipelines.worker import Worker
 
-    be_a_worker()
     logging.getLogger("headwater.stream").setLevel(logging.ERROR)
-    Worker(own.redis, {"bootstrap.servers": own.kafka}, project).run(until=stop.is_set)
+    with as_a_worker():
+        Worker(own.redis, {"bootstrap.servers": own.kafka}, project).run(until=stop.is_set)
 
 
 def two_workers(shapes: Shapes) -> None:

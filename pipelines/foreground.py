@@ -12,17 +12,25 @@ from headwater.monitoring.logs import log_to_stderr, say
 from headwater.monitoring.signals import stopped_by_signals
 from pipelines.loop_metrics import LoopMetrics
 
-__all__ = ["be_a_worker", "log_to_stderr", "metrics_of", "stopped_by_signals"]
+__all__ = ["as_a_worker", "log_to_stderr", "metrics_of", "stopped_by_signals"]
 
 
-def be_a_worker() -> None:
-    """What a process sets that is a worker and nothing else.
+@contextmanager
+def as_a_worker() -> Iterator[None]:
+    """Within, the process is a worker and nothing else.
 
     Tuples and lists of a batch die by reference count, and the collector would only walk the caches. The thread that
     sends rows must not wait 5 ms for the interpreter, Python's own interval: that is half of an event's way.
     """
+    collecting, interval = gc.isenabled(), sys.getswitchinterval()
     gc.disable()
     sys.setswitchinterval(0.0005)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(interval)
+        if collecting:
+            gc.enable()
 
 
 @contextmanager

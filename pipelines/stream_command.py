@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ from headwater.online.plan_store import load_published
 from headwater.online.topic_facts import topic_facts
 from headwater.repository import Repository
 from pipelines.caught_up import CaughtUp
-from pipelines.foreground import be_a_worker, metrics_of, stopped_by_signals
+from pipelines.foreground import as_a_worker, metrics_of, stopped_by_signals
 from pipelines.worker import Worker, WorkerSettings
 
 MOST = 100_000
@@ -61,7 +62,8 @@ def run(
     worker = _worker(repository, batch, engine, conf, begin)
     reached = not until_caught_up
     started = time.perf_counter()
-    with metrics_of(worker.metrics, monitor), stopped_by_signals(worker.stop):
+    alone = as_a_worker() if engine == "python" else contextlib.nullcontext()
+    with alone, metrics_of(worker.metrics, monitor), stopped_by_signals(worker.stop):
         if until_caught_up:
             reached = _until_caught_up(worker, CaughtUp(redis, kafka, repository.project))
         else:
@@ -85,7 +87,6 @@ def _worker(repository: Repository, batch: int | None, engine: str, conf: Sequen
         raise UsageError(f"--conf {conf[0]!r} is a setting of Spark, and --engine is {engine!r}.")
     if batch is not None and batch > MOST:
         raise UsageError(f"--batch {batch}: expected at most {MOST} with --engine python.")
-    be_a_worker()
     if library() is None:
         say("Without the compiled library: slower. 'python hatch_build.py' in a checkout makes it (docs/scaling.md).")
     settings = WorkerSettings(start=begin) if batch is None else WorkerSettings(batch=batch, start=begin)
