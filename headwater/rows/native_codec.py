@@ -19,6 +19,8 @@ from headwater.rows.codec import WINDOWED, Tails, Tiles, tails_of
 from headwater.rows.layout import Group, RowLayout
 
 Ints = NDArray[np.int64]
+MOST_GROUPS = 64
+"""Groups that the compiled encoder keeps account of (rows.c); layouts of more hops are encoded in Python."""
 
 
 class Ring(Protocol):

@@ -19,7 +19,7 @@ from headwater.events.select import Selected
 from headwater.native import library
 from headwater.rows.codec import Rows, Tiles, decode, encode
 from headwater.rows.layout import Group, RowLayout
-from headwater.rows.native_codec import encode_table
+from headwater.rows.native_codec import MOST_GROUPS, encode_table
 
 Ints = NDArray[np.int64]
 NO_TILE = -(2**62)
@@ -194,7 +194,7 @@ class RowTable:
     def encode(self, rows: Ints) -> tuple[list[memoryview], NDArray[np.uint64]]:
         """The bytes of rows and their digests; `digests` stays what Redis holds until `written`."""
         read_at = self.newest[rows] + 1
-        if (native := library()) is not None:
+        if (native := library()) is not None and len(self.rings) <= MOST_GROUPS:
             firsts = [ring.group.first_tile(read_at) for ring in self.rings]
             return encode_table(native, self.layout, self.rings, rows, firsts, self.newest, self.born, self.applied)
         present = self.applied[rows] >= 0
