@@ -88,8 +88,8 @@ class MicroBatches:
             "group.id": group, "session.timeout.ms": session_timeout_ms, "heartbeat.interval.ms": 1_000,
             # A full queue is asked again after 5 ms; librdkafka's own second is longer than a batch takes.
             "queued.min.messages": 200_000, "queued.max.messages.kbytes": 131_072, "fetch.queue.backoff.ms": 5,
-            "max.partition.fetch.bytes": 8 << 20, "fetch.wait.max.ms": 5, "fetch.min.bytes": 1, "partition.assignment.strategy": "range",
-            "topic.metadata.refresh.interval.ms": 5_000,
+            "max.partition.fetch.bytes": 8 << 20, "fetch.wait.max.ms": 5, "fetch.min.bytes": 1,
+            "partition.assignment.strategy": "range", "topic.metadata.refresh.interval.ms": 5_000,
             "reconnect.backoff.max.ms": 2_000, **kafka, "enable.auto.commit": False, "auto.offset.reset": "error",
             "isolation.level": "read_committed", "enable.partition.eof": True, "log_level": 3,
         }  # fmt: skip
