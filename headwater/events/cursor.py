@@ -9,12 +9,14 @@ depends on its own bytes alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from copy import copy
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from headwater.events.payloads import Payloads
 
 Ints = NDArray[np.int64]
 Mask = NDArray[np.bool_]
@@ -47,11 +49,9 @@ class Cursor:
         depth: how many levels of nesting the place lies below the top.
     """
 
-    def __init__(self, values: Sequence[bytes]) -> None:
-        self.data = b"".join([*values, bytes(_PADDING)])
-        lengths = np.fromiter(map(len, values), np.int64, len(values))
-        self.end = np.cumsum(lengths)
-        self.at = self.end - lengths
+    def __init__(self, values: Payloads) -> None:
+        self.data = values.data.tobytes() + bytes(_PADDING)
+        self.at, self.end = values.ends[:-1].copy(), values.ends[1:].copy()
         self.reasons: dict[int, str] = {}
         self.ignored: dict[int, str] = {}
         self.place = ""

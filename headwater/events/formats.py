@@ -17,6 +17,7 @@ from headwater.events.assembly import Assembly
 from headwater.events.cursor import Cursor, Ints, Rows, pick
 from headwater.events.debezium import TOMBSTONE, DebeziumDecoder, wrapped
 from headwater.events.decode import Decoded, Decoder
+from headwater.events.payloads import Payloads
 from headwater.events.schemas import Schema, Schemas
 from headwater.plans.plan import Source
 
@@ -97,10 +98,11 @@ class RegistryDecoder:
         self._readers: dict[int, SchemaReader | str] = {}
 
     def decode(self, values: Sequence[bytes | None]) -> Decoded:
-        cursor = Cursor([value or b"" for value in values])
+        values = Payloads.of(values)
+        cursor = Cursor(values)
         columns = Assembly(self._source.fields, len(values))
         if self._source.envelope is not None:
-            cursor.ignore(np.flatnonzero([value is None for value in values]), TOMBSTONE)
+            cursor.ignore(np.flatnonzero(values.null), TOMBSTONE)
         if len(values):
             ids = self._ids(cursor, values)
             alive = cursor.alive(slice(None))
