@@ -23,9 +23,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from headwater.errors import (
-    KafkaUnreachable,
     LakeDamaged,
-    LakeUnreachable,
     RegistryUnreachable,
     TopicChanged,
     Unreachable,
@@ -88,7 +86,6 @@ class Sink:
         self._unsure = self._stopping = False
         self._looked = float("-inf")
         self._commits = 0
-        self._said: set[str] = set()
         self._outages = Outages(_log)
         self.metrics = SinkMetrics(self.kafka, self._outages)
         self._alarms, self._retention = LagAlarms(_log, "the sink"), dict[str, int | None]()
@@ -111,7 +108,7 @@ class Sink:
                     if until is not None and not self._gathered() and until():
                         break
                 except Unreachable as error:
-                    self._say_away(error)
+                    self._outages.met(error)
                     time.sleep(self.settings.retry_every)
             self._finish()
         except Unreachable as error:
@@ -236,7 +233,7 @@ class Sink:
         self.rejected += rows["_kind"].drop_null().length()
         self.metrics.committed(topic, rows, began, time.time())
         buffer.clear()
-        self._said.clear()
+        self._outages.said.begin_anew()
         if self._batches is not None:
             self._batches.commit({(topic, p): end for p, end in ends.items()})
         self._compact_sometimes(topic, buffer)
@@ -270,7 +267,7 @@ class Sink:
                 self._connection = Connection(self._redis_url)
             found = self._connection.command("GET", plan_id_key(self.project))
             if found is None:
-                self._say_once(f"No plan for project {self.project!r} in Redis; waiting for 'headwater apply'.")
+                self._outages.said.say(f"No plan for project {self.project!r} in Redis; waiting for 'headwater apply'.")
             elif found != self._plan_id:
                 published = load_published(self._connection, self.project)
                 if published is not None:
@@ -279,7 +276,7 @@ class Sink:
         except Unreachable as error:
             # The lake needs no Redis: only news of the plan have to wait.
             self._connection = None
-            self._say_once(f"{error} Going on with the plan as it was.")
+            self._outages.said.say(f"{error} Going on with the plan as it was.")
 
     def _take(self, plan: Plan) -> None:
         """Keep the topics of another plan; a schema that changed holds from the next batch on."""
@@ -322,7 +319,7 @@ class Sink:
             self.metrics.positioned = True
             return found
         except Unreachable as error:
-            self._say_away(error)
+            self._outages.met(error)
         except (TopicChanged, LakeDamaged) as failure:
             self._failure = failure
         return None
@@ -374,18 +371,3 @@ class Sink:
             writer.append(nothing, {gap.partition: gap.start}, {gap.partition: gap.end})
         except CommitRefused as refused:
             raise Unreachable(f"{refused} It is tried again.") from refused
-
-    def _say_away(self, error: Unreachable) -> None:
-        if isinstance(error, KafkaUnreachable):
-            self._outages.away("Kafka", str(error))
-        elif isinstance(error, RegistryUnreachable):
-            self._outages.away(SCHEMA_REGISTRY, str(error))
-        elif isinstance(error, LakeUnreachable):
-            self._outages.away(LAKE, str(error))
-        elif "Kafka" not in self._outages:
-            self._say_once(f"{error} Waiting for it.")
-
-    def _say_once(self, text: str) -> None:
-        if text not in self._said:
-            self._said.add(text)
-            _log.warning("%s", text)

@@ -24,9 +24,10 @@ from pipelines.consumers import TopicBatch
 from pipelines.feeds import ViewFeed
 from pipelines.partial_feeds import PartialFeed
 from pipelines.partial_rows import ViewWork, Work
+from pipelines.plan_feeds import SourceFeeds
 from pipelines.spark_batches import LentBatch, LentBatches
 from pipelines.spark_failures import SparkFailed
-from pipelines.worker import SourceFeeds, Worker, WorkerSettings, stream_group
+from pipelines.worker import Worker, WorkerSettings, stream_group
 
 BATCH = 200_000
 """Most events of a micro-batch, unless told: large, since one costs Spark much whatever is in it."""

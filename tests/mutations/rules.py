@@ -8,7 +8,7 @@ SCRIPTS, FEEDS, WORKER = "headwater/online/scripts.py", "pipelines/feeds.py", "p
 TABLE, ADMISSION, STORE = "headwater/rows/table.py", "headwater/events/admission.py", "headwater/online/plan_store.py"
 BATCHES, BACKFILL, SINK = "pipelines/micro_batches.py", "pipelines/backfill.py", "pipelines/sink.py"
 LOG, CONNECTION, LETTERS = "headwater/lake/event_log.py", "headwater/online/connection.py", "pipelines/dead_letters.py"
-TOPICS = "pipelines/topic_checks.py"
+TOPICS, FED = "pipelines/topic_checks.py", "pipelines/plan_feeds.py"
 
 FENCE, AWAY, TWO = "test_fence.py", "test_servers_away.py", "test_two_workers.py"
 SAY, PATH, TOPIC, FILLS = "test_rows_say.py", "test_admission_path.py", "test_topics.py", "test_fills.py"
@@ -181,11 +181,11 @@ RULES = (
         "        for batch in _batched("),
     Mutation("6. No worker touches a fill without positions", "fed from 0",
              _paths(f"{FILLS}::test_no_worker_touches"), (
-        (WORKER, "if fill is None or not has_positions(self.connection, self.project, fill):", "if fill is None:"),
+        (FED, "if fill is None or not has_positions(self._connection, self._project, fill):", "if fill is None:"),
         (FEEDS, "        lost = [p for p, reply in zip(wanted, replies, strict=True) if reply is None]\n",
          "        replies, lost = [reply or b\"0\" for reply in replies], []\n"),
     )),
-    one("6. A running worker takes up what a backfill has placed", "not looked at", f"{FILLS}::test_a_running", WORKER,
+    one("6. A running worker takes up what a backfill has placed", "not looked at", f"{FILLS}::test_a_running", FED,
         " or self._filled_meanwhile():", ":"),
     one("6. The switch waits for every position", "only for some", f"{FILLS}::test_a_changed", SCRIPTS,
         "  if not new then return 'BEHIND' end\n  if old and tonumber(string.match(new, '^%d+')) < "
@@ -200,7 +200,7 @@ RULES = (
         '            "f" + view.state_hash, view.name, view.state_hash, topic.name,'),
     one("6. A missing record is unavailable", "zeros", f"{FILLS}::test_a_fill_whose", "headwater/online/read_plan.py",
         "reply[0] == self.id and None not in reply[: self._first]", "reply[0] == self.id"),
-    one("6. A missing position fills again", "nothing is done", f"{FILLS}::test_a_position", WORKER,
+    one("6. A missing position fills again", "nothing is done", f"{FILLS}::test_a_position", FED,
         '                self._lost(lost.view, feed.fill.id, "positions of it are gone from Redis, so its rows may be, too")\n',
         "                pass\n"),
     one("6. apply publishes after a loss", "what it has is taken for alive", f"{FILLS}::test_an_emptied "

@@ -119,7 +119,7 @@ def test_a_position_that_another_worker_moved_meanwhile_is_not_past_the_end(
             world.catch_up()
         return facts
 
-    monkeypatch.setattr("pipelines.worker.topic_facts", asked_then_overtaken)
+    monkeypatch.setattr("pipelines.plan_feeds.topic_facts", asked_then_overtaken)
     world.catch_up()
     assert faster
     world.assert_equal_to_the_slow_loop()
@@ -161,7 +161,7 @@ def test_retention_under_a_running_worker_is_no_skip_either(world: World, tmp_pa
     fill = world.published().active["spend"]
     worker = world.worker()
     started = threading.Event()
-    cut = worker._verify_topics
+    cut = worker._fed._verify
 
     def verify_then_cut(*args) -> None:
         # Retention strikes between the look at the topic and the first fetch.
@@ -170,7 +170,7 @@ def test_retention_under_a_running_worker_is_no_skip_either(world: World, tmp_pa
             started.set()
             cut_log(world, 2, 90)
 
-    worker._verify_topics = verify_then_cut  # type: ignore[method-assign]
+    worker._fed._verify = verify_then_cut  # type: ignore[method-assign]
     with world.running_worker(worker):
         deadline = time.monotonic() + 30
         while "spend" not in world.published().filling:
