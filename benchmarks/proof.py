@@ -3,17 +3,17 @@
 The views are the shop's and two with every operator (proof_definitions.py). Sends a file of retail events in disorder
 (shuffled within an hour, some of them days late) through a real broker to two workers and a sink that are killed with
 -9 again and again, then asks random questions of `headwater history` and every row of `headwater get`, and compares
-each answer, bit for bit, with what the reference computes from `headwater events`' output. Prints the counts; exit
-code 1 where one differs.
+each answer, bit for bit, with what the reference (reference_program.py) computes from `headwater events`' output. Prints
+the counts; exit code 1 where one differs. `--keys N` asks about N keys of each view: a tenth of them those with the most
+events, the others by hash; all events flow in any case, and `check` recomputes every row.
 
     python -m benchmarks.proof --data online_retail.parquet --oracle window_oracle.py [--kills 20] [--json FILE]
-
-The reference reads SPEC.json, EVENTS.parquet, QUESTIONS.parquet and prints one JSON object a question.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import random
 import shutil
@@ -22,12 +22,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
+
+from benchmarks.reference_program import ReferenceProgram, Spec, plain, same, spec_of
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 HOUR, DAY = 3_600_000_000, 86_400_000_000
@@ -60,6 +61,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--kills", type=int, default=20, help="how often workers are killed (default 20)")
     parser.add_argument("--rows", type=int, help="use only the first rows of the file")
     parser.add_argument("--rate", type=int, default=6_000, help="events a second while workers are killed")
+    parser.add_argument("--keys", type=int, help="how many keys of each view are asked about (default: all)")
     parser.add_argument("--views", default=",".join(QUESTIONS), help="which views are asked (default: all)")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", help="also write the counts to this file")
@@ -134,33 +136,41 @@ class Proof:
         return kills
 
     def _prove(self, view: str, result: dict[str, Any]) -> None:
-        spec, keys = self.spec(view)
-        events = pl.read_parquet(self.work / "events.parquet")
-        asked = self.questions(events, keys, spec["event_time"], QUESTIONS[view])
-        spine = asked.rename({"at": "event_timestamp"})
-        spine.write_parquet(self.work / "spine.parquet")
+        spec = self.spec(view)
+        events, keys = pl.read_parquet(self.work / "events.parquet"), spec["entity"]
+        everyone = events.select(keys).drop_nulls().unique(maintain_order=True)
+        chosen = self.sample(events, keys)
+        counts = {
+            "keys": len(chosen), "of": len(everyone), "history": self._history(view, spec, events, chosen),
+            "get": self._get(view, spec, events, chosen),
+        }  # fmt: skip
+        result["views"][view] = counts
+        for path in ("history", "get"):
+            result["compared"] += counts[path]["values"]
+            result["different"] += counts[path]["different"]
+        self.say(f"{view}: {counts}")
+
+    def _history(self, view: str, spec: Spec, events: pl.DataFrame, chosen: pl.DataFrame) -> dict[str, int]:
+        """Random questions of `headwater history`."""
+        asked = self.questions(events.join(chosen, on=spec["entity"]), spec, QUESTIONS[view])
+        asked.rename({"at": "event_timestamp"}).write_parquet(self.work / "spine.parquet")
         self.cli("history", str(self.work / "spine.parquet"), "--features", view, "-o", str(self.work / "out.parquet"))
         history = pl.read_parquet(self.work / "out.parquet")
-        offline = self.compare(view, spec, asked, self.values(history, view, spec))
-        everyone = events.select(keys).drop_nulls().unique(maintain_order=True)
-        # Read at the epoch: the effective time is then just behind each row's newest event, where windows are full.
-        everyone.with_columns(at=pl.lit(0).cast(pl.Datetime("us", "UTC"))).write_parquet(self.work / "who.parquet")
+        return self.compare(view, spec, events, asked, self.values(history, view, spec))
+
+    def _get(self, view: str, spec: Spec, events: pl.DataFrame, chosen: pl.DataFrame) -> dict[str, int]:
+        """The rows of these keys, read at the epoch: the effective time is then just behind each row's newest event,
+        where windows are full."""
+        chosen.with_columns(at=pl.lit(0).cast(pl.Datetime("us", "UTC"))).write_parquet(self.work / "who.parquet")
         lines = self.cli("get", "--features", view, "--entities", str(self.work / "who.parquet"), "--json").stdout
         rows = [json.loads(line) for line in lines.splitlines()]
         at = pl.Series("at", [r["_as_of"][view] for r in rows]).str.to_datetime(time_unit="us", time_zone="UTC")
-        present = pl.Series([r["_status"][view] == "PRESENT" for r in rows])
-        online_rows = [{f["name"]: r[f"{view}__{f['name']}"] for f in spec["features"]} for r in rows]
-        online = self.compare(view, spec, everyone.with_columns(at), [_plain(r) for r in online_rows])
-        result["views"][view] = {"history": offline, "get": online, "present": int(present.sum())}
-        for counts in (offline, online):
-            result["compared"] += counts["values"]
-            result["different"] += counts["different"]
-        self.say(f"{view}: history {offline}, get {online}")
+        mine = [{f["name"]: _micros(r[f"{view}__{f['name']}"]) for f in spec["features"]} for r in rows]
+        counts = self.compare(view, spec, events, chosen.with_columns(at), mine)
+        return counts | {"present": sum(r["_status"][view] == "PRESENT" for r in rows)}
 
-    def spec(self, view: str) -> tuple[dict[str, Any], list[str]]:
+    def spec(self, view: str) -> Spec:
         """The view as the reference reads it, from the published plan."""
-        from headwater.durations import format_duration
-        from headwater.expressions.sql import to_sql
         from headwater.online.connection import Connection
         from headwater.online.plan_store import load_published
         from headwater.plans.plan import StreamView
@@ -172,24 +182,26 @@ class Proof:
         assert published is not None
         found = published.plan.view(view)
         assert isinstance(found, StreamView)
-        sql = lambda e: None if e is None else to_sql(e, "duckdb")  # noqa: E731
-        features = [
-            {"name": f.name, "function": f.function, "column": f.column, "scale": f.scale, "where": sql(f.where),
-             "over": "all" if f.window is None else format_duration(f.window),
-             "hop": None if f.hop is None else format_duration(f.hop), "n": f.n, "limit": f.limit, "q": f.q}
-            for f in found.features
-        ]  # fmt: skip
-        spec = {
-            "entity": [k.name for k in found.keys], "event_time": published.plan.source(found.source).event_time,
-            "where": sql(found.where), "derive": {d.name: sql(d.expr) for d in found.derive}, "features": features,
-        }  # fmt: skip
-        return spec, [k.name for k in found.keys]
+        return spec_of(found, published.plan.source(found.source))
 
-    def questions(self, events: pl.DataFrame, keys: list[str], time_column: str, n: int) -> pl.DataFrame:
-        """Random keys at random times; every other time lies at, or a microsecond beside, an event or a hop."""
+    def sample(self, events: pl.DataFrame, keys: list[str]) -> pl.DataFrame:
+        """The keys to ask about: all, or a tenth of `--keys` with the most events and the rest by hash."""
+        counted = events.select(keys).drop_nulls().group_by(keys).len().sort("len", *keys, descending=True)
+        n = self.options.keys or len(counted)
+        most, others = counted.head(n // 10 + 1), counted.slice(n // 10 + 1)
+        digests = [hashlib.md5(repr(row).encode()).hexdigest() for row in others.select(keys).iter_rows()]
+        others = others.with_columns(pl.Series("_digest", digests, pl.String)).sort("_digest").drop("_digest")
+        return pl.concat([most, others]).head(n).select(keys)
+
+    def questions(self, events: pl.DataFrame, spec: Spec, n: int) -> pl.DataFrame:
+        """Keys at random times, half of them drawn by event and half by key; every other time lies at, or a
+        microsecond beside, an event or a hop."""
         rng = np.random.default_rng(self.options.seed + n)
-        known = events.select(*keys, time_column).drop_nulls()
-        chosen = known[rng.integers(0, len(known), n)]
+        keys, time_column = spec["entity"], spec["event_time"]
+        known = events.select(*keys, time_column).drop_nulls().sort(pl.all())
+        by_key = known.select(1 / pl.len().over(keys)).to_series().to_numpy()
+        drawn = [rng.integers(0, len(known), n // 2), rng.choice(len(known), n - n // 2, p=by_key / by_key.sum())]
+        chosen = known[np.concatenate(drawn)]
         at = chosen[time_column].dt.epoch("us").to_numpy().copy()
         first, last = int(at.min()), int(at.max())
         loose = rng.random(n) < 0.5
@@ -197,34 +209,24 @@ class Proof:
         at[~loose] += rng.choice([0, 1, -1, HOUR, 5 * 60_000_000, DAY, 30 * DAY, 30 * DAY + 1], int((~loose).sum()))
         return chosen.select(keys).with_columns(pl.Series("at", at).cast(pl.Datetime("us", "UTC")))
 
-    def values(self, table: pl.DataFrame, view: str, spec: dict[str, Any]) -> list[dict[str, Any]]:
+    def values(self, table: pl.DataFrame, view: str, spec: Spec) -> list[dict[str, Any]]:
         """The answers of an output table, timestamps as microseconds, counted values as pairs."""
         names = {f"{view}__{f['name']}": f["name"] for f in spec["features"]}
         table = table.select(*names).rename(names)
         times = [c for c, t in table.schema.items() if isinstance(t, pl.Datetime)]
         table = table.with_columns(pl.col(times).dt.epoch("us")) if times else table
-        return [{name: _as_lists(value) for name, value in row.items()} for row in table.to_dicts()]
+        return [{name: plain(value) for name, value in row.items()} for row in table.to_dicts()]
 
     def compare(
-        self, view: str, spec: dict[str, Any], asked: pl.DataFrame, ours: list[dict[str, Any]]
+        self, view: str, spec: Spec, events: pl.DataFrame, asked: pl.DataFrame, ours: list[dict[str, Any]]
     ) -> dict[str, int]:
         """Ask the reference the same questions; how many values were compared, and how many differ."""
-        (self.work / "spec.json").write_text(json.dumps(spec))
-        asked.write_parquet(self.work / "questions.parquet")
-        command = [
-            sys.executable,
-            self.options.oracle,
-            *(str(self.work / f) for f in ("spec.json", "events.parquet", "questions.parquet")),
-        ]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-        reference = [json.loads(line) for line in done.stdout.splitlines()]
-        if len(reference) != len(ours):
-            raise SystemExit(f"{view}: {len(reference)} reference answers for {len(ours)} rows")
+        reference = ReferenceProgram(self.options.oracle).answers(spec, events, asked)
         values = different = 0
         for i, (theirs, mine) in enumerate(zip(reference, ours, strict=True)):
             for name, value in theirs.items():
                 values += 1
-                if not _same(value, mine[name]):
+                if not same(value, mine[name]):
                     different += 1
                     if different <= 5:
                         self.say(f"DIFFERS {view} {asked.row(i)} {name}: reference {value!r}, ours {mine[name]!r}")
@@ -264,31 +266,11 @@ class Proof:
         print(text, file=sys.stderr, flush=True)
 
 
-def _as_lists(value: Any) -> Any:
-    """A table's values and their counts are structs; the reference writes pairs."""
-    if isinstance(value, list) and value and isinstance(value[0], dict):
-        return [[pair["value"], pair["count"]] for pair in value]
-    return value
-
-
-def _plain(row: dict[str, Any]) -> dict[str, Any]:
-    return {name: _micros(value) for name, value in row.items()}
-
-
 def _micros(value: Any) -> Any:
     """RFC 3339 text as microseconds, anything else as it is."""
     if isinstance(value, str) and len(value) >= 20 and value.endswith("Z") and value[4] == value[7] == "-":
-        return next(_times([value]))
+        return pl.Series([value]).str.to_datetime(time_unit="us", time_zone="UTC").dt.epoch("us").item()
     return value
-
-
-def _times(texts: list[str]) -> Iterator[int]:
-    yield from pl.Series(texts).str.to_datetime(time_unit="us", time_zone="UTC").dt.epoch("us").to_list()
-
-
-def _same(a: Any, b: Any) -> bool:
-    """Bit for bit: an int is not a float, and 0.0 is not -0.0."""
-    return type(a) is type(b) and (repr(a) == repr(b))
 
 
 if __name__ == "__main__":
