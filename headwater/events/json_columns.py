@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headwater.columns import Column
+from headwater.dtypes import element_of, is_list
+from headwater.events.lists import object_array, split
 from headwater.events.payloads import Payloads
 from headwater.native import library
 from headwater.plans.plan import Field
@@ -27,9 +29,10 @@ class _Field(ctypes.Structure):
     """hw_field of json.c."""
 
     _fields_ = [
-        ("type", ctypes.c_int32), ("wanted", ctypes.c_int32), ("name_length", ctypes.c_int32), ("name", ctypes.c_char_p),
+        *((name, ctypes.c_int32) for name in ("type", "wanted", "list", "name_length")), ("name", ctypes.c_char_p),
         *((name, ctypes.c_void_p) for name in ("values", "valid", "starts", "lengths", "slots", "hashes")),
-        ("slot_mask", ctypes.c_int64), ("count", ctypes.c_int64),
+        ("slot_mask", ctypes.c_int64), ("count", ctypes.c_int64), ("length", ctypes.c_int64),
+        ("firsts", ctypes.c_void_p),
     ]  # fmt: skip
 
 
@@ -46,57 +49,86 @@ class JsonColumns:
     def of(cls, fields: Sequence[Field], wanted: Collection[str]) -> JsonColumns | None:
         """A reader; None where there is no compiled library, or it cannot read such a source."""
         native = library()
-        if native is None or len(fields) > MOST_FIELDS or any(f.dtype not in _TYPES for f in fields):
+        if native is None or len(fields) > MOST_FIELDS or any(element_of(f.dtype) not in _TYPES for f in fields):
             return None
         return cls(native, fields, wanted)
 
     def read(self, payloads: Payloads) -> tuple[dict[str, Column], NDArray[np.int64]]:
         """The wanted columns, an item a record, and which records are odd (rising): their values mean nothing."""
-        n = len(payloads)
-        odd, scratch = np.empty(n, np.uint8), np.empty(len(payloads.data), np.uint8)
-        arrays: list[dict[str, NDArray[Any]]] = []
+        n, size = len(payloads), len(payloads.data)
+        odd, scratch = np.empty(n, np.uint8), np.empty(size, np.uint8)
+        # Memory that nothing is written to is never taken, so room for more elements than there are costs nothing.
+        store = np.empty(2 * size // 3 + 2 if any(is_list(f.dtype) for f in self._fields) else 0, np.int64)
         fields = (_Field * len(self._fields))()
-        for field, f, name, wanted in zip(fields, self._fields, self._names, self._wanted, strict=True):
-            mine: dict[str, NDArray[Any]] = {"values": np.empty(n, np.int64), "valid": np.empty(n, np.uint8)}
-            if f.dtype == "string" and wanted:
-                slots = 1 << max(2 * n, 1).bit_length()
-                mine |= {"starts": np.empty(n, np.int64), "lengths": np.empty(n, np.int64)}
-                mine |= {"hashes": np.empty(n, np.uint64), "slots": np.zeros(slots, np.int32)}
-                field.slot_mask = slots - 1
-            field.type, field.wanted, field.name, field.name_length = _TYPES[f.dtype], wanted, name, len(name)
-            for attribute, array in mine.items():
-                setattr(field, attribute, array.ctypes.data)
-            arrays.append(mine)
+        arrays = [self._arrays(fields[i], i, n) for i in range(len(fields))]
         count = self._read(
             ctypes.c_void_p(payloads.data.ctypes.data), ctypes.c_void_p(payloads.ends.ctypes.data), ctypes.c_int64(n),
             fields, ctypes.c_int32(len(fields)), ctypes.c_void_p(odd.ctypes.data), ctypes.c_void_p(scratch.ctypes.data),
+            ctypes.c_void_p(store.ctypes.data),
         )  # fmt: skip
         assert count >= 0
-        columns = {}
+        texts, columns = _Texts(payloads.data, scratch), {}
         for field, f, mine, wanted in zip(fields, self._fields, arrays, self._wanted, strict=True):
             if wanted:
                 valid = mine["valid"].view(np.bool_)
-                values = _values(f.dtype, mine, field.count, payloads.data, scratch)
+                lists = is_list(f.dtype)
+                values = _lists(f.dtype, mine, store, texts) if lists else _values(f.dtype, mine, field.count, texts)
                 columns[f.name] = Column(f.dtype, values, None if valid.all() else valid)
         return columns, np.flatnonzero(odd) if count else np.empty(0, np.int64)
 
+    def _arrays(self, field: _Field, i: int, n: int) -> dict[str, NDArray[Any]]:
+        """What the reader fills of field `i`, for n records; `field` is told of it."""
+        f, wanted, name = self._fields[i], self._wanted[i], self._names[i]
+        mine: dict[str, NDArray[Any]] = {"values": np.empty(n, np.int64), "valid": np.empty(n, np.uint8)}
+        if f.dtype == "string" and wanted:
+            slots = 1 << max(2 * n, 1).bit_length()
+            mine |= {"starts": np.empty(n, np.int64), "lengths": np.empty(n, np.int64)}
+            mine |= {"hashes": np.empty(n, np.uint64), "slots": np.zeros(slots, np.int32)}
+            field.slot_mask = slots - 1
+        if is_list(f.dtype):
+            mine["firsts"] = np.empty(n, np.int64)
+            field.list, field.length = 1, -1 if f.length is None else f.length
+        field.type, field.wanted = _TYPES[element_of(f.dtype)], wanted
+        field.name, field.name_length = name, len(name)
+        for attribute, array in mine.items():
+            setattr(field, attribute, array.ctypes.data)
+        return mine
 
-def _values(
-    dtype: str, mine: dict[str, NDArray[Any]], count: int, data: NDArray[np.uint8], scratch: NDArray[np.uint8]
-) -> NDArray[Any]:
-    values = mine["values"]
-    if dtype == "float64":
-        return values.view(np.float64)
-    if dtype == "bool":
-        return np.asarray(values != 0)
+
+class _Texts:
+    """What the reader's places mean: where a text begins in the data, or ~start in the scratch; and its length."""
+
+    def __init__(self, data: NDArray[np.uint8], scratch: NDArray[np.uint8]) -> None:
+        self._whole, self._unescaped = data.data, scratch.data
+
+    def at(self, starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> list[str]:
+        whole, unescaped = self._whole, self._unescaped
+        return [
+            str(whole[start : start + size], "utf-8") if start >= 0 else str(unescaped[~start : ~start + size], "utf-8")
+            for start, size in zip(starts.tolist(), lengths.tolist(), strict=True)
+        ]
+
+
+def _values(dtype: str, mine: dict[str, NDArray[Any]], count: int, texts: _Texts) -> NDArray[Any]:
     if dtype != "string":
-        return values
+        return _typed(dtype, mine["values"])
     # The last one is the filler of nulls, whose code is -1.
-    texts = np.full(count + 1, "", object)
-    whole, unescaped = data.data, scratch.data
-    spans = zip(mine["starts"][:count].tolist(), mine["lengths"][:count].tolist(), strict=True)
-    texts[:count] = [
-        str(whole[start : start + size], "utf-8") if start >= 0 else str(unescaped[~start : ~start + size], "utf-8")
-        for start, size in spans
-    ]
-    return texts.take(values)
+    distinct = np.full(count + 1, "", object)
+    distinct[:count] = texts.at(mine["starts"][:count], mine["lengths"][:count])
+    return distinct.take(mine["values"])
+
+
+def _lists(dtype: str, mine: dict[str, NDArray[Any]], store: NDArray[np.int64], texts: _Texts) -> NDArray[Any]:
+    counts, slots = mine["values"], 2 if dtype == "list[string]" else 1
+    # Lists of other columns lie in between.
+    before = np.cumsum(counts) - counts
+    at = np.repeat(mine["firsts"] - slots * before, counts) + slots * np.arange(counts.sum())
+    if slots == 2:
+        return object_array(split(texts.at(store[at], store[at + 1]), counts))
+    return object_array(split(_typed(element_of(dtype), store[at]).tolist(), counts))
+
+
+def _typed(dtype: str, slots: NDArray[np.int64]) -> NDArray[Any]:
+    if dtype == "float64":
+        return slots.view(np.float64)
+    return np.asarray(slots != 0) if dtype == "bool" else slots

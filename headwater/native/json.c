@@ -6,6 +6,8 @@
  * refuse anything, but must never take what Python would refuse or read otherwise.
  *
  * Values lie at the event's number in the batch. A string is a code: the number of a distinct text of this batch.
+ * Of a list its length lies there; its elements lie in `store`, one behind the other: a slot each, two for a string
+ * (where it begins, and its length).
  */
 #define _GNU_SOURCE
 #include <locale.h>
@@ -29,16 +31,19 @@ typedef const uint8_t *text;
 typedef struct {
     int32_t type;
     int32_t wanted;
+    int32_t list; /* 1: lists of values of the type */
     int32_t name_length;
     const char *name;
-    int64_t *values; /* int64[n]: integers, the bits of doubles, 0 or 1, microseconds, codes */
+    int64_t *values; /* int64[n]: integers, the bits of doubles, 0 or 1, microseconds, codes; lengths of lists */
     uint8_t *valid;  /* uint8[n] */
     int64_t *starts; /* int64[n], strings: where each distinct text begins, ~start where that is in the scratch */
     int64_t *lengths;
     int32_t *slots; /* int32[slot_mask + 1], strings: code + 1, 0 for none */
     uint64_t *hashes;
     int64_t slot_mask;
-    int64_t count; /* distinct texts */
+    int64_t count;  /* distinct texts */
+    int64_t length; /* that lists must have; -1: any */
+    int64_t *firsts; /* int64[n], lists: where the elements begin in the store */
 } hw_field;
 
 typedef struct {
@@ -47,6 +52,8 @@ typedef struct {
     int64_t scratch_used;
     hw_field *fields;
     int32_t n_fields;
+    int64_t *store; /* elements take two bytes of JSON at least, strings three: 2/3 of the data's length is enough */
+    int64_t stored;
 } batch;
 
 static inline text blank(text p, text end) {
@@ -373,29 +380,29 @@ static int64_t code_of(batch *b, hw_field *f, text p, int64_t n, int64_t start) 
 
 /* ---- events */
 
-/* The value of a known field. Gives what is behind it, or NULL where it is odd. */
-static text value_of(batch *b, hw_field *f, int64_t i, text p, text end) {
-    int64_t *out = f->values + i;
+/* Any value but null. Gives what is behind it, or NULL where it is odd. */
+static inline text scalar_of(batch *b, hw_field *f, int64_t *out, text p, text end) {
     int whole, escaped;
     text stop;
     if (p >= end) return NULL;
-    if (*p == 'n') {
-        f->valid[i] = 0;
-        return literal(p, end, "null", 4) ? p + 4 : NULL;
-    }
-    f->valid[i] = 1;
     if (*p == '"') {
         if (f->type != STRING && f->type != TIMESTAMP) return NULL;
         if (!(stop = string_end(p + 1, end, &escaped))) return NULL;
         if (f->type == TIMESTAMP) return !escaped && read_timestamp(p + 1, stop, out) ? stop + 1 : NULL;
         if (!f->wanted) return stop + 1;
-        if (!escaped) *out = code_of(b, f, p + 1, stop - p - 1, p + 1 - b->data);
-        else {
+        text from = p + 1;
+        int64_t n = stop - from, start = from - b->data, before = f->count;
+        if (escaped) {
             uint8_t *to = b->scratch + b->scratch_used;
-            int64_t n = unescaped(p + 1, stop, to), before = f->count;
-            *out = code_of(b, f, to, n, ~b->scratch_used);
-            if (f->count > before) b->scratch_used += n;
+            n = unescaped(from, stop, to);
+            from = to;
+            start = ~b->scratch_used;
         }
+        if (f->list) {
+            out[0] = start;
+            out[1] = n;
+        } else *out = code_of(b, f, from, n, start);
+        if (escaped && (f->list || f->count > before)) b->scratch_used += n;
         return stop + 1;
     }
     if (f->type == BOOL) {
@@ -408,6 +415,39 @@ static text value_of(batch *b, hw_field *f, int64_t i, text p, text end) {
     if (!whole || !read_int(p, stop, out)) return NULL;
     if (f->type == TIMESTAMP && (*out < YEAR_1 || *out > YEAR_9999_END)) return NULL;
     return stop;
+}
+
+/* A list. Gives what is behind it, or NULL where it, its length or an element is odd. */
+static text list_of(batch *b, hw_field *f, int64_t i, text p, text end) {
+    int64_t nowhere[2], count = 0, slots = f->type == STRING ? 2 : 1;
+    if (*p != '[') return NULL;
+    f->firsts[i] = b->stored;
+    p = blank(p + 1, end);
+    if (p < end && *p == ']') p++;
+    else
+        for (;;) {
+            if (!(p = scalar_of(b, f, f->wanted ? b->store + b->stored : nowhere, p, end))) return NULL;
+            if (f->wanted) b->stored += slots;
+            count++;
+            p = blank(p, end);
+            if (p >= end) return NULL;
+            if (*p == ']') {
+                p++;
+                break;
+            }
+            if (*p != ',') return NULL;
+            p = blank(p + 1, end);
+        }
+    f->values[i] = count;
+    return f->length < 0 || count == f->length ? p : NULL;
+}
+
+/* The value of a known field. Gives what is behind it, or NULL where it is odd. */
+static text value_of(batch *b, hw_field *f, int64_t i, text p, text end) {
+    if (p >= end) return NULL;
+    f->valid[i] = *p != 'n';
+    if (*p == 'n') return literal(p, end, "null", 4) ? p + 4 : NULL;
+    return f->list ? list_of(b, f, i, p, end) : scalar_of(b, f, f->values + i, p, end);
 }
 
 static int find(batch *b, text name, int64_t n, int guess) {
@@ -460,24 +500,25 @@ static int read_event(batch *b, int64_t i, text p, text end) {
 }
 
 /* Reads n events: event i is data[ends[i]:ends[i + 1]]. odd[i] is 1 where it was not read. `scratch` is as long as
- * the data. Gives how many are odd, or -1 where the fields are too many. */
+ * the data, `store` 2/3 as many items where there are lists. Gives how many are odd, or -1 where the fields are too
+ * many. */
 HW_API int64_t hw_read_json(text data, const int64_t *ends, int64_t n, hw_field *fields, int32_t n_fields,
-                            uint8_t *odd, uint8_t *scratch) {
-    batch b = {data, scratch, 0, fields, n_fields};
+                            uint8_t *odd, uint8_t *scratch, int64_t *store) {
+    batch b = {data, scratch, 0, fields, n_fields, store, 0};
     int64_t count = 0;
     if (n_fields > MAX_FIELDS) return -1;
     if (!c_locale && !(c_locale = newlocale(LC_ALL_MASK, "C", (locale_t)0))) return -1;
     for (int64_t i = 0; i < n; i++) {
+        int64_t stored = b.stored;
         int read = read_event(&b, i, data + ends[i], data + ends[i + 1]);
         odd[i] = !read;
         if (!read) {
             count++;
-            for (int k = 0; k < n_fields; k++) {
-                fields[k].valid[i] = 0;
-            }
+            b.stored = stored;
+            for (int k = 0; k < n_fields; k++) fields[k].valid[i] = 0;
         }
         for (int k = 0; k < n_fields; k++)
-            if (!fields[k].valid[i]) fields[k].values[i] = fields[k].type == STRING ? -1 : 0;
+            if (!fields[k].valid[i]) fields[k].values[i] = fields[k].type == STRING && !fields[k].list ? -1 : 0;
     }
     return count;
 }

@@ -17,6 +17,8 @@ from headwater.plans.plan import Field, Source
 FIELDS = (
     Field("at", "timestamp"), Field("n", "int64"), Field("x", "float64"), Field("name", "string"),
     Field("ok", "bool"), Field("größe", "string"),
+    Field("vector", "list[float64]", 3), Field("xs", "list[float64]"), Field("ns", "list[int64]"),
+    Field("names", "list[string]"), Field("oks", "list[bool]"), Field("times", "list[timestamp]"),
 )  # fmt: skip
 SOURCE = Source("s", "t", "at", None, 1, FIELDS)
 
@@ -52,8 +54,11 @@ def assert_same(values, columns=None):
         else:
             assert column.values.tolist() == other.values.tolist(), name
             assert [type(v) for v in column.values.tolist()] == [type(v) for v in other.values.tolist()]
+            # Of lists repr tells types, -0.0 and every bit of a double.
+            assert repr(column.values.tolist()) == repr(other.values.tolist())
 
 
+LISTS = [f.name for f in FIELDS if f.dtype.startswith("list")]
 TEXTS = [
     "", "a", "plain text of some length", "caf\u00e9", "\U0001f600 emoji", 'quote " and \\ back', "line\nend",
     "\u0000", "\x1f",
@@ -88,11 +93,14 @@ TIMES = [
 @pytest.mark.parametrize("number", NUMBERS)
 def test_numbers(number):
     assert_same([f'{{"at":0,"{name}":{number}}}'.encode() for name in ("n", "x", "name", "ok", "at", "other")])
+    for name in LISTS:
+        assert_same([f'{{"at":0,"{name}":[{i}]}}'.encode() for i in (number, f"{number},1,2", f"0, 1 ,{number} ")])
 
 
 @pytest.mark.parametrize("time", TIMES)
 def test_timestamps(time):
     assert_same([json.dumps({"at": time, "n": 1}, ensure_ascii=ascii_).encode() for ascii_ in (True, False)])
+    assert_same([json.dumps({"at": 1, "times": [time, 7, time]}).encode(), b'{"at":1,"times":[0,-1]}'])
 
 
 def test_years_and_days():
@@ -105,7 +113,13 @@ def test_texts():
     values = []
     for text in TEXTS:
         for ascii_ in (True, False):
-            event = {"at": 1, "name": text, "größe": text + "x", "other": [text, {text: None}]}
+            event = {
+                "at": 1,
+                "name": text,
+                "größe": text + "x",
+                "other": [text, {text: None}],
+                "names": [text, text, "é"],
+            }
             values.append(json.dumps(event, ensure_ascii=ascii_).encode("utf-8", "surrogatepass"))
     assert_same(values)
     for value in values:
@@ -135,6 +149,13 @@ def test_texts():
         b'{"at":1.5}', b'{"at":1.0}',
         b'{"at":1,"":2}', b'{"at":1,"other":"\\u006e \\n"}', b'{"at":1,"x":1e5,"n":12345678901234567890123}',
         b'{"AT":1}', b"\x00", b'{"at":1}\x00',
+        *(b'{"at":1,"ns":' + text + b"}" for text in (
+            b"[", b"]", b"[]", b"[ ]", b"[,]", b"[1,]", b"[,1]", b"[1 2]", b"[1", b"[1,", b"[null]", b"[1,null]", b"[[1]]",
+            b"[{}]", b"null", b"nul", b"1", b'"1"', b"{}", b"[NaN]", b"[1],\"ns\":[2]", b"[true]", b'["1"]', b"[1.5]",
+        )),
+        b'{"at":1,"vector":[1,2]}', b'{"at":1,"vector":[1,2,3,4]}', b'{"at":1,"vector":[]}', b'{"at":1,"xs":[1e999]}',
+        b'{"at":1,"names":["a","\\ud800"]}', b'{"at":1,"names":["a',  b'{"at":1,"names":["\\u00e9","a\\n"],"name":"\\u00e9"}',
+        b'{"at":1,"oks":[true,false,tru]}', b'{"at":1,"times":["2011-12-09T12:50:00Z",1.5]}', b'{"at":1,"n":[1],"ns":1}',
         b'{"at":1,"x":NaN,"name":"NaN"}', b'{"at":1,"x":Infinity}', b'{"at":1,"name":"' + b"x" * 5000 + b'"}',
     ],
 )  # fmt: skip
@@ -155,6 +176,9 @@ def test_bytes_cut_and_changed():
             "name": 'a "b" \u00e9',
             "ok": None,
             "more": [1, {"a": "b"}],
+            "vector": [1, -2.5, 1e9],
+            "names": ["a", "\n"],
+            "ns": [1],
         },
         ensure_ascii=False,
     ).encode()
@@ -187,6 +211,33 @@ def test_doubles():
     assert_same([f'{{"at":1,"x":{t}}}'.encode() for t in texts])
 
 
+def test_lists_of_many_columns_lie_in_between_each_other():
+    """Events with some lists and without others, empty ones, odd ones among them, in any order of the columns."""
+    rng = random.Random(7)
+    elements = {
+        "vector": lambda: rng.choice([0.1, 1, -0.0, 5e-324, 2**53 + 1]), "xs": lambda: rng.uniform(-1e9, 1e9),
+        "ns": lambda: rng.choice([0, -1, 10**17, 2**63 - 1 if rng.random() < 0.02 else 5]),
+        "names": lambda: rng.choice(TEXTS), "oks": lambda: rng.random() < 0.5,
+        "times": lambda: rng.choice(["2011-12-09T12:50:00Z", 1_000, "1969-12-31T23:59:59.5+01:00"]),
+    }  # fmt: skip
+    values = []
+    for _ in range(5_000):
+        event = {"at": 1, "n": len(values), "name": rng.choice(TEXTS)}
+        for name in rng.sample(LISTS, rng.randrange(len(LISTS) + 1)):
+            size = 3 if name == "vector" and rng.random() < 0.95 else rng.choice([0, 1, 2, 30])
+            event[name] = None if rng.random() < 0.1 else [elements[name]() for _ in range(size)]
+        values.append(json.dumps(event, ensure_ascii=rng.random() < 0.5).encode("utf-8", "surrogatepass"))
+    assert_same(values)
+    for wanted in ({"n"}, {"xs"}, {"names", "oks"}, {"ns", "vector", "times"}):
+        assert_same(values, wanted)
+
+
+def test_doubles_of_lists():
+    rng = random.Random(6)
+    rows = [[struct.unpack("<d", rng.randbytes(8))[0] for _ in range(8)] for _ in range(3_000)]
+    assert_same([f'{{"at":1,"xs":{[x for x in row if x - x == 0]}}}'.encode() for row in rows])
+
+
 def test_what_is_not_wanted_is_checked_all_the_same():
     values = [
         b'{"at":1,"name":"a","n":1}',
@@ -204,8 +255,17 @@ def test_plain_events_are_read_by_the_compiled_reader():
     reader = JsonColumns.of(FIELDS, {f.name for f in FIELDS})
     assert reader is not None
     texts = ["plain", "caf\u00e9", 'a "quote"', "line\nend"]
+    lists = {
+        "vector": [0.1, 2, -3e-9],
+        "ns": [1, 2],
+        "names": texts,
+        "oks": [True],
+        "times": ["2011-12-09T12:50:00Z"],
+        "xs": [],
+    }
     events = [
-        {"at": "2011-12-09T12:50:00+01:00", "n": 3, "x": 0.1, "name": t, "ok": True, "new": [1, {}]} for t in texts
+        {"at": "2011-12-09T12:50:00+01:00", "n": 3, "x": 0.1, "name": t, "ok": True, "new": [1, {}], **lists}
+        for t in texts
     ]
     _, odd = reader.read(Payloads.of([json.dumps(e, ensure_ascii=a).encode() for e in events for a in (True, False)]))
     assert odd.tolist() == []
