@@ -4,10 +4,8 @@ Importing the package stays light: nothing heavier than the standard library is
 loaded until a name is used.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
-
+# As in `typing`, which would be half of what this package takes to import: Ctrl-C is only answered after it (__main__.py).
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from headwater.serving.client import Client
 
@@ -15,7 +13,7 @@ __version__ = "0.1.0"
 __all__ = ["Client", "__version__"]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name == "Client":
         from headwater.serving.client import Client
 

@@ -92,6 +92,9 @@ class LazyGroup(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
+        except KeyboardInterrupt:
+            # Click would write an empty line, which is no object of --log-format json.
+            raise click.Abort from None
         except Unreachable as error:
             from headwater.cli.servers import what_ended
 
@@ -127,7 +130,7 @@ def cli(ctx: click.Context, repo: str | None, log_format: logs.Format) -> None:
 
 
 def main() -> None:
-    """The console script: errors become one message and an exit code, never a traceback."""
+    """The command line: errors become one message and an exit code, never a traceback."""
     try:
         cli(prog_name="headwater", standalone_mode=False)
     except click.ClickException as error:
@@ -137,7 +140,8 @@ def main() -> None:
             error.show()
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        logs.say("Stopped.")
+        # On a terminal ^C stands at the line's beginning.
+        logs.say("\nStopped." if sys.stderr.isatty() and logs.chosen() == "text" else "Stopped.")
         sys.exit(130)
     except HeadwaterError as error:
         logs.complain("\n".join([str(error), *getattr(error, "__notes__", [])]), exit_code=error.exit_code)
