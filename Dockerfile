@@ -9,7 +9,7 @@ COPY headwater headwater
 # compiled library (headwater/native) and goes again.
 RUN apt-get update && apt-get install --yes --no-install-recommends gcc libc6-dev \
     && uv pip install --system --no-cache --constraints requirements.lock \
-    ".[feast,stream,lake,serve,catalog,validation]" \
+    ".[feast,stream,lake,serve,monitoring,catalog,validation]" \
     && apt-get purge --yes --auto-remove gcc libc6-dev && rm -rf /var/lib/apt/lists/*
 COPY pipelines pipelines
 COPY validation validation
