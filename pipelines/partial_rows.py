@@ -12,6 +12,7 @@ part has to be made again, with the events behind it alone: `Work.after`.
 from __future__ import annotations
 
 import pickle
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import astuple, dataclass, field
 from typing import Any
@@ -83,6 +84,7 @@ class Part:
     Attributes:
         views: partial rows, one a view of the work, in its order.
         broker_time: distinct times of records (int64 microseconds), and `records` how many have each.
+        rejected: how many were not admitted, by kind.
     """
 
     partition: int
@@ -91,6 +93,7 @@ class Part:
     views: list[PartialRows]
     broker_time: Ints
     records: Ints
+    rejected: Counter[str]
 
 
 def reduce_records(work: Work, batches: Iterable[TopicBatch]) -> Iterator[Part]:
@@ -113,6 +116,7 @@ def reduce_records(work: Work, batches: Iterable[TopicBatch]) -> Iterator[Part]:
         for partition in batch.nexts:
             part = open_parts.setdefault(partition, _OpenPart(work, partition))
             part.add(batch, admitted.events)
+            part.rejected.update(r.kind for r in admitted.rejected if r.partition == partition)
             if part.full:
                 parts.append(open_parts.pop(partition).closed())
     yield from parts
@@ -134,6 +138,7 @@ class _OpenPart:
         self.views = [_OpenRows(of, partition) for of in work.views]
         self.first, self.next = 2**62, 0
         self.times: list[Ints] = []
+        self.rejected: Counter[str] = Counter()
 
     def add(self, batch: TopicBatch, events: Events) -> None:
         """The records of this partition in a batch, and what of the batch was admitted."""
@@ -153,7 +158,9 @@ class _OpenPart:
     def closed(self) -> Part:
         """The part as it is."""
         times, records = np.unique(np.concatenate(self.times), return_counts=True)
-        return Part(self.partition, self.first, self.next, [v.closed() for v in self.views], times, records)
+        return Part(
+            self.partition, self.first, self.next, [v.closed() for v in self.views], times, records, self.rejected
+        )
 
 
 class _OpenRows:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -97,6 +98,7 @@ class SparkWorker(Worker):
             return
         batch.broker_time = np.concatenate([part.broker_time for part in parts])
         self._warn_of_lag(source, batch)
+        self.metrics.admitted_but(source.topic, sum((part.rejected for part in parts), Counter()))
         nexts: dict[int, int] = {}
         for part in parts:
             nexts[part.partition] = max(part.next, nexts.get(part.partition, 0))

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from headwater.events.admission import DEAD_LETTER, IGNORED, Rejected
+from headwater.events.admission import DEAD_LETTER, IGNORED, QUARANTINE, Rejected
 from headwater.monitoring.families import by_label, counters, gauges
 from headwater.monitoring.histograms import Histogram, histogram_family
 from pipelines.consumers import Place
@@ -36,12 +36,14 @@ class StreamMetrics(LoopMetrics):
 
     def admitted(self, topic: str, rejected: Sequence[Rejected]) -> None:
         """A batch was admitted, and its rows are about to be sent to Redis."""
+        self.admitted_but(topic, Counter(r.kind for r in rejected))
+
+    def admitted_but(self, topic: str, rejected: Mapping[str, int]) -> None:
+        """The same, of a batch admitted elsewhere: how many events of it were not, by kind (admission.py)."""
         self._began[topic] = time.time()
-        dead = sum(r.kind == DEAD_LETTER for r in rejected)
-        self._dead[topic] += dead
-        ignored = sum(r.kind == IGNORED for r in rejected)
-        self._ignored[topic] += ignored
-        self._quarantined[topic] += len(rejected) - dead - ignored
+        self._dead[topic] += rejected.get(DEAD_LETTER, 0)
+        self._ignored[topic] += rejected.get(IGNORED, 0)
+        self._quarantined[topic] += rejected.get(QUARANTINE, 0)
 
     def landed(self, topic: str, events: int, feeds: Iterable[ViewFeed], written: float | None) -> None:
         """Redis has a batch of so many events; the last of it at `written`, seconds since the epoch (None: no rows)."""

@@ -18,6 +18,7 @@ import pytest
 from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import NewPartitions
 
+from headwater.embedded.processes import free_port
 from headwater.errors import HeadwaterError, KafkaUnreachable, MissingExtra, TopicChanged, UsageError
 from headwater.online.connection import Connection
 from headwater.repository import load_repository
@@ -35,6 +36,7 @@ from pipelines.spark_stream import SparkWorker, start_spark_worker
 from pipelines.worker import WorkerSettings
 from tests.history.log_factory import HOUR, MINUTE, make_feature
 from tests.history.shop import DEFINITIONS
+from tests.monitoring.test_endpoint import get, samples
 from tests.pipelines.stream_world import (
     CHECKOUT,
     DAY,
@@ -332,17 +334,28 @@ def test_the_command_runs_on_spark_and_ends_well_when_it_is_told_to(
     repository = load_repository(repo)
     line = b'{"stock_code": "A", "quantity": 2, "ts": "2011-12-01T10:00:00Z", "price": 1.5, "customer_id": %d}'
     produce(Producer(repository.need_kafka()), "history_lines", [line % (i % 9) for i in range(500)], None, 4)
-    process = start_headwater("stream", "--engine", "spark", "--batch", "200", repo=repo)
+    produce(Producer(repository.need_kafka()), "history_lines", [b"{", b"[]", b"null"], None, 4)
+    port = free_port()
+    process = start_headwater("stream", "--engine", "spark", "--batch", "200", "--metrics-port", str(port), repo=repo)
     redis, kafka = repository.need_redis(), repository.need_kafka()
     caught_up, deadline = CaughtUp(redis, kafka, repository.project), time.monotonic() + PATIENCE
     while not caught_up():
         assert time.monotonic() < deadline
         assert process.poll() is None, process.communicate()[0]
         time.sleep(0.05)
+    topic = (("topic", "history_lines"),)
+    while (counted := samples(get(f"http://127.0.0.1:{port}/metrics")[2])).get(
+        ("headwater_stream_events_total", topic)
+    ) != 503:
+        assert time.monotonic() < deadline, counted
+        time.sleep(0.05)
+    assert counted["headwater_stream_dead_letters_total", topic] == 3
+    assert counted["headwater_stream_quarantined_total", topic] == 0
+    assert counted["headwater_stream_flush_seconds_count", topic] >= 1
     process.send_signal(signal.SIGTERM)
     said = process.communicate(timeout=60)[0]
     assert process.returncode == 0, said
-    assert "500 events in" in said
+    assert "503 events in" in said
     assert "Traceback" not in said
     with Connection(redis) as connection:
         rows = rows_of(connection, repository.project, "spend")
