@@ -204,9 +204,9 @@ def command(root: Path, *words: object) -> str:
 
 def start(root: Path, name: str, *words: object) -> ProcessRecord:
     """Start a headwater command that keeps running until `headwater down`."""
-    with _step((*words, "&")):
-        process = launch(name, _line(root, words), root / ".headwater" / f"{name}.log", cwd=CHECKOUT)
-        record_process(root, process)
+    print(f"$ headwater {_shown(words)} &", flush=True)
+    process = launch(name, _line(root, words), root / ".headwater" / f"{name}.log", cwd=CHECKOUT)
+    record_process(root, process)
     return process
 
 
@@ -214,10 +214,13 @@ def _line(root: Path, words: tuple[object, ...]) -> list[str]:
     return [sys.executable, "-m", "headwater", "-C", str(root), *map(str, words)]
 
 
+def _shown(words: tuple[object, ...]) -> str:
+    return " ".join(short(word) if isinstance(word, Path) else str(word) for word in words)
+
+
 @contextlib.contextmanager
 def _step(words: tuple[object, ...]) -> Iterator[None]:
-    shown = " ".join(short(word) if isinstance(word, Path) else str(word) for word in words)
-    print(f"$ headwater {shown}", end="", flush=True)
+    print(f"$ headwater {_shown(words)}", end="", flush=True)
     began = time.monotonic()
     try:
         yield

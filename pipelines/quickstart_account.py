@@ -73,7 +73,10 @@ def _head(path: Path, rows: int = 5, columns: int = 8) -> str:
 
     table = pq.read_table(path)
     names = table.column_names[:columns]
-    cells = [[_cell(row[name]) for name in names] for row in table.select(names).slice(0, rows).to_pylist()]
+    # Rows without nulls say more; who bought for the first time is in no earlier snapshot.
+    some = table.select(names).drop_null()
+    some = some if some.num_rows >= rows else table.select(names)
+    cells = [[_cell(row[name]) for name in names] for row in some.slice(0, rows).to_pylist()]
     shown = _aligned([[name.split("__")[-1] for name in names], *cells])
     return f"{shown}\n  ... {table.num_rows:,} rows and {len(table.column_names)} columns"
 
