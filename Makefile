@@ -24,9 +24,9 @@ quickstart: $(ENVIRONMENT)  ## the whole way on real events: Kafka to Redis, tra
 down: $(ENVIRONMENT)  ## stop all that quickstart left running; data stays
 	@$(PYTHON_OF_VENV) -m headwater -C feature_repo down
 
-test: $(ENVIRONMENT)  ## every test, with real Kafka, Redis, Spark and Chromium
+test: $(ENVIRONMENT)  ## every test, with real Kafka, Redis, Spark and Chromium (TESTS=tests/online: those alone)
 	@.ci/servers --tests
-	$(PYTHON_OF_VENV) -m pytest
+	$(PYTHON_OF_VENV) -m pytest $(TESTS)
 
 lint: $(ENVIRONMENT)  ## ruff, mypy --strict, the directions of imports
 	$(PYTHON_OF_VENV) -m ruff check .

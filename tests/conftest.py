@@ -109,6 +109,14 @@ def own_kafka(tmp_path: Path) -> Iterator[OwnKafka]:
     stop([server.process], patience=5)
 
 
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Kafka that is not there is given one second and not ten, in commands that run in this process."""
+    from headwater.online import topic_facts
+
+    monkeypatch.setattr(topic_facts, "TIMEOUT", 1.0)
+
+
 @pytest.fixture(scope="session")
 def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """One Spark session for the whole test session, the product's own: starting one takes seconds."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from feast import FeatureStore
 
 from headwater.definitions import facts
@@ -16,6 +17,7 @@ from headwater.errors import DefinitionErrors
 from headwater.plans.diff import differences
 from headwater.plans.plan import Plan
 from headwater.repository import Repository, load_repository
+from tests.in_process import run_cli
 
 SHOP = Path(__file__).resolve().parents[2] / "feature_repo"
 STORE = """
@@ -125,16 +127,26 @@ def test_feasts_sdk_reads_the_views_with_their_schema_and_facts(tmp_path: Path) 
     assert [p.name for p in service.feature_view_projections] == ["customer_spend", "customer_profile"]
 
 
-def test_after_feast_apply_a_fresh_plan_shows_nothing(tmp_path: Path) -> None:
-    repository = make_shop(tmp_path)
-    feast = Path(sys.executable).with_name("feast")
-    subprocess.run([feast, "apply"], cwd=tmp_path, check=True, capture_output=True, timeout=120)
+def feast_apply(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`feast apply` in this process, which has imported Feast; tests/plans/test_apply.py starts the program itself."""
+    from feast.cli.cli import cli
 
-    plan = subprocess.run(
-        [sys.executable, "-m", "headwater", "-C", tmp_path, "plan"], check=True, capture_output=True, text=True
-    )
-    assert plan.stdout == ""
-    assert "Nothing changes" in plan.stderr
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.chdir(folder)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        done = CliRunner().invoke(cli, ["apply"])
+    sys.modules.pop("definitions", None)
+    assert done.exit_code == 0, done.output
+
+
+def test_after_feast_apply_a_fresh_plan_shows_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    repository = make_shop(tmp_path)
+    feast_apply(tmp_path, monkeypatch)
+
+    plan = run_cli("-C", str(tmp_path), "plan")
+    assert (plan.code, plan.out) == (0, "")
+    assert "Nothing changes" in plan.err
     assert registry_plan(repository) is not None
 
 

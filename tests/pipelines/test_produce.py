@@ -128,16 +128,18 @@ def test_a_file_that_does_not_fit_is_wrong_use(
     assert said in answer.stderr
 
 
-def test_unknown_topics_and_files_are_wrong_use_and_an_absent_broker_is_3(repo: Path, headwater_cli: Callable) -> None:
+def test_unknown_topics_and_files_are_wrong_use_and_an_absent_broker_is_3(
+    repo: Path, headwater_here: Callable, impatient: None
+) -> None:
     file = repo / "sales.parquet"
     pq.write_table(pa.table({"at": [1]}), file)
-    answer = headwater_cli("produce", "sale", file, repo=repo, check=False)
+    answer = headwater_here("produce", "sale", file, repo=repo, check=False)
     assert (answer.returncode, "No source has the topic 'sale'" in answer.stderr) == (2, True)
-    answer = headwater_cli("produce", repo / "none.parquet", repo=repo, check=False)
+    answer = headwater_here("produce", repo / "none.parquet", repo=repo, check=False)
     assert (answer.returncode, "There is no file" in answer.stderr) == (2, True)
     config = repo / "feature_store.yaml"
     config.write_text(config.read_text().replace(load_repository(repo).kafka["bootstrap.servers"], "127.0.0.1:1"))
-    answer = headwater_cli("produce", file, repo=repo, check=False)
+    answer = headwater_here("produce", file, repo=repo, check=False)
     assert (answer.returncode, "Kafka did not answer" in answer.stderr) == (3, True)
 
 

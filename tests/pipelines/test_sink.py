@@ -96,14 +96,14 @@ def shop(make_repository: Callable[..., Path], kafka: str) -> Shop:
     return Shop(make_repository, kafka)
 
 
-def test_until_caught_up_keeps_every_record_once_and_again_adds_nothing(shop: Shop, headwater_cli: Callable) -> None:
+def test_until_caught_up_keeps_every_record_once_and_again_adds_nothing(shop: Shop, headwater_here: Callable) -> None:
     shop.produce(range(1000))
     producer = Producer({"bootstrap.servers": shop.kafka})
     for value in (b"{", None, b'{"at": 1, "customer": -1}', b'{"at": "2999-01-01T00:00:00Z"}', b"\xff"):
         producer.produce(shop.topic, value, partition=1)
     producer.flush(20)
     for _ in range(2):
-        headwater_cli("sink", "--until-caught-up", repo=shop.root)
+        headwater_here("sink", "--until-caught-up", repo=shop.root)
         assert shop.customers() == list(range(1000))
     snapshot = shop.lake.events(shop.topic)
     assert snapshot is not None
@@ -113,7 +113,7 @@ def test_until_caught_up_keeps_every_record_once_and_again_adds_nothing(shop: Sh
     assert rejected["_raw"][0] == b"{"
     assert "ahead of the broker's time" in rejected["_reason"][3]
     shop.produce(range(1000, 1010))
-    headwater_cli("sink", "--until-caught-up", repo=shop.root)
+    headwater_here("sink", "--until-caught-up", repo=shop.root)
     assert shop.customers() == list(range(1010))
 
 
@@ -236,11 +236,13 @@ def test_a_partition_that_is_added_later_is_read_from_its_start(shop: Shop) -> N
     assert shop.lake.positions(shop.topic)[3] == 5
 
 
-def test_without_a_broker_the_exit_code_is_3(make_repository: Callable, headwater_cli: Callable, kafka: str) -> None:
+def test_without_a_broker_the_exit_code_is_3(
+    make_repository: Callable, headwater_here: Callable, kafka: str, impatient: None
+) -> None:
     shop = Shop(make_repository, kafka)
     text = (shop.root / "feature_store.yaml").read_text().replace(kafka, "127.0.0.1:1")
     (shop.root / "feature_store.yaml").write_text(text)
-    answer = headwater_cli("sink", "--until-caught-up", repo=shop.root, check=False)
+    answer = headwater_here("sink", "--until-caught-up", repo=shop.root, check=False)
     assert (answer.returncode, "Kafka did not answer" in answer.stderr) == (3, True)
 
 

@@ -38,8 +38,10 @@ def test_who_is_stopped_before_it_has_caught_up_ends_with_130(
     assert said.endswith("Stopped.\n")
 
 
-def test_a_worker_without_a_broker_at_its_start_ends_with_3(redis_url: str, tmp_path: Path, headwater_cli: Any) -> None:
+def test_a_worker_without_a_broker_at_its_start_ends_with_3(
+    redis_url: str, tmp_path: Path, headwater_here: Any, impatient: None
+) -> None:
     (tmp_path / "feature_store.yaml").write_text(feature_store_yaml("shop", redis_url, "127.0.0.1:1", None))
-    answer = headwater_cli("stream", repo=tmp_path, check=False)
+    answer = headwater_here("stream", repo=tmp_path, check=False)
     assert answer.returncode == 3
     assert answer.stderr.startswith("Error: Kafka did not answer at 127.0.0.1:1: ")

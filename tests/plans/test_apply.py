@@ -105,7 +105,7 @@ def test_a_compacted_topic_is_refused_and_nothing_is_written(make_repository: Ca
 
 @pytest.mark.parametrize("server", ["redis", "kafka"])
 def test_a_server_that_does_not_answer_stops_apply_before_the_registry(
-    make_repository: Callable[..., Path], redis_url: str, kafka: str, server: str
+    make_repository: Callable[..., Path], redis_url: str, kafka: str, server: str, impatient: None
 ) -> None:
     path = make_repository(definitions=CLICKS.format(topic="apply-b", over="1h"))
     yaml = path / "feature_store.yaml"

@@ -90,7 +90,7 @@ def assert_nothing_named(world: PlantedWorld) -> dict[str, int]:
     }  # fmt: skip
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
+def wait_for(condition: Callable[[], bool], seconds: float = 200) -> None:
     until = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < until

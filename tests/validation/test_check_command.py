@@ -196,8 +196,8 @@ def test_with_kafka_away_the_rest_is_checked_and_the_exit_code_says_that_it_is_n
     assert (found.code, found.view("spend")["differences"]) == (1, {"missing online": 1})
 
 
-def test_a_process_of_its_own_ends_with_the_codes(world: PlantedWorld, headwater_cli) -> None:
-    assert headwater_cli("check", repo=world.root).returncode == 0
+def test_a_process_of_its_own_ends_with_the_code(world: PlantedWorld, headwater_cli) -> None:
+    assert world.check().code == 0
     with world.row(b"3", None):
         answer = headwater_cli("check", "spend", repo=world.root, check=False)
     assert answer.returncode == 1
