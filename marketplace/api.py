@@ -77,7 +77,8 @@ def unknown(request: Request, facts: Facts) -> Response:
 def health(request: Request) -> Response:
     """200 while pages can be shown: "ok", or "degraded" with what is away; 503 before the first reading and
     where the definitions can be read nowhere."""
-    facts = latest_of(request).get()
+    # Who asks gives up after a second or two; what is away must not look like a catalog that hangs.
+    facts = latest_of(request).get(patience=0.5)
     if facts is None:
         return answer({"status": "starting"}, 503)
     if facts.plan_unknown is not None:

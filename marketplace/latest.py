@@ -39,15 +39,15 @@ class LatestFacts:
         """Begin reading without waiting for it."""
         self._refresh()
 
-    def get(self) -> Facts | None:
-        """The latest facts; None where the first reading takes longer than `patience`.
+    def get(self, patience: float | None = None) -> Facts | None:
+        """The latest facts; None where the first reading takes longer than `patience` (seconds; by default its own).
 
         Raises whatever the reading itself raised, which is a defect of the reader.
         """
         if self._facts is not None and time.monotonic() - self._read_at < self._max_age:
             return self._facts
         try:
-            return self._refresh().result(timeout=self._patience)
+            return self._refresh().result(timeout=self._patience if patience is None else patience)
         except TookTooLong:
             return self._aged()
 

@@ -143,7 +143,7 @@ class WebServer:
 
     def wait(self) -> str:
         """The address, once its /health answers. Raises Unreachable where it does not."""
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while not _healthy(self.address):
             if not is_alive(self.process) or time.monotonic() > deadline:
                 log = tail(Path(self.process.log))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import Callable
 
 import httpx
 
 from headwater.plans.plan import Plan
-from marketplace.facts import Facts, Unknown, ViewFacts
+from marketplace.app import make_app
+from marketplace.facts import Facts, MemoryFacts, Unknown, ViewFacts
 
 Browse = Callable[[Facts, str], httpx.Response]
 MakeFacts = Callable[..., Facts]
@@ -79,6 +82,27 @@ def test_services_are_listed_with_their_features(browse: Browse, make_facts: Mak
     assert answer["services"][0]["features"] == [
         "customer_spend:count_1h", "customer_spend:amount_sum_30d", "customer_profile:frequency",
     ]  # fmt: skip
+
+
+def test_health_does_not_wait_for_slow_facts_as_pages_do(make_facts: MakeFacts) -> None:
+    answered = threading.Event()
+
+    class Slow(MemoryFacts):
+        slow = False
+
+        def read(self) -> Facts:
+            assert not self.slow or answered.wait(20), "health waited for the reading"
+            self.slow = True
+            return self.facts
+
+    async def ask() -> list[str]:
+        app = make_app(Slow(make_facts()), max_age=0.0, patience=60.0)
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://catalog") as client:
+            said = [(await client.get("/health")).json()["status"] for _ in range(2)]
+        answered.set()
+        return said
+
+    assert asyncio.run(ask()) == ["ok", "ok"]
 
 
 def test_health_says_what_is_away(browse: Browse, make_facts: MakeFacts) -> None:
