@@ -33,6 +33,7 @@ from headwater.online.framing import command, frame
 from headwater.online.keys import counter_key, entity_key, position_key, row_prefix
 from headwater.online.posts import Posted
 from headwater.online.published import Fill
+from headwater.online.row_writes import outcome, write_rows
 from headwater.plans.plan import StreamView
 from headwater.rows.counters import Counters
 from headwater.rows.fold import key_items
@@ -242,7 +243,7 @@ class ViewFeed:
         while done < len(flight.chunks):
             for posted in flight.posted:
                 # The first that is not OK stops those behind it.
-                (reply,) = posted.replies()
+                reply = outcome(posted.replies())
                 if reply != b"OK":
                     self._refused(flight, done, reply)
                     break
@@ -281,10 +282,9 @@ class ViewFeed:
         return self._chunk(again)
 
     def _post(self, flight: _Flight, i: int, *, last: bool) -> Posted:
-        request = self._request(flight.chunks[i], i, flight.moving, flight.counts if last else None)
-        return self.connection.post(request, 1)
+        return self.connection.post(*self._request(flight.chunks[i], i, flight.moving, flight.counts if last else None))
 
-    def _request(self, chunk: _Chunk, i: int, moving: dict[int, int], counts: Counters | None) -> bytes:
+    def _request(self, chunk: _Chunk, i: int, moving: dict[int, int], counts: Counters | None) -> tuple[bytes, int]:
         """Script i of a batch expects the first position at offset/mark/i and leaves it at offset/mark/(i + 1).
 
         The last script has the counters, and leaves all positions where the batch ends.
@@ -295,12 +295,9 @@ class ViewFeed:
         was = [first + b"%d" % i if i else old[0], *old[1:]]
         becomes = [first + b"%d" % (i + 1), *old[1:]] if counts is None else [b"%d" % moving[p] for p in parts]
         keys = [*(self._position_key(p) for p in parts), counter_key(self.project, self.view.name, self.fill.id)]
-        names = [self._names[r] for r in chunk.rows.tolist()]
         nulls = [b"%d" % n for n in astuple(counts or Counters())]
-        head = [b"EVALSHA", scripts.write_rows.sha, b"%d" % (len(keys) + len(names)), *keys]
-        args = [b"%d" % len(parts), *was, *becomes, chunk.expected, self._expiry, *nulls]
-        frames = [*map(frame, head), *names, *map(frame, args)]
-        return command(len(frames), frames, chunk.values)
+        arguments = [b"%d" % len(parts), *was, *becomes, chunk.expected, *nulls]
+        return write_rows(keys, [self._names[r] for r in chunk.rows.tolist()], chunk.values, self._expiry, arguments)
 
     def _position_key(self, partition: int) -> bytes:
         return position_key(self.project, self.view.name, self.fill.id, partition)

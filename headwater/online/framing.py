@@ -6,7 +6,7 @@ names of rows are framed once, and the rows' bytes are never copied one by one.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 
 def frame(arg: bytes) -> bytes:
@@ -14,12 +14,14 @@ def frame(arg: bytes) -> bytes:
     return b"$%d\r\n%b\r\n" % (len(arg), arg)
 
 
-def command(count: int, frames: Iterable[bytes], values: Sequence[bytes | memoryview] = ()) -> bytes:
-    """A command of `count` frames, made by `frame` and perhaps joined, and the values as its last arguments."""
-    pieces: list[bytes | memoryview] = [b"*%d\r\n" % (count + len(values)), *frames]
-    for value in values:
-        pieces += (_HEADS[len(value)], value, b"\r\n")
-    return b"".join(pieces)
+def command(count: int, frames: Iterable[bytes]) -> bytes:
+    """A command of `count` frames, made by `frame` and perhaps joined."""
+    return b"".join([b"*%d\r\n" % count, *frames])
+
+
+def head(length: int) -> bytes:
+    """What stands before an argument of `length` bytes."""
+    return _HEADS[length]
 
 
 class _Heads(dict[int, bytes]):

@@ -9,6 +9,7 @@
                                                         or offset/hold/token/end while rows are repaired
 ``hw:count:{PROJECT}:{VIEW}:{FILL}``                     counters of a fill (hash: rows/counters.py)
 ``hw:probe:{PROJECT}``                                   a write that only asks whether Redis takes writes
+``hw:beside:{NUMBER}``                                   a row's new bytes within the transaction that moves them
 ``hw:stat:{PROJECT}:{VIEW}``                             what the last worker measured (JSON, `WorkerStatistics`)
 ``hw:row:{PROJECT}:{VIEW}:{HASH}:{FILL}:`` + entity key  a row
 =====================================================  =========================================

@@ -13,23 +13,29 @@ from collections.abc import Iterable, Sequence
 from headwater.online.connection import CommandError, Connection
 
 WRITE_ROWS = b"""
--- KEYS: p positions, counters, rows. ARGV: p; p expected; p new; digests (8 bytes a row); expiry in ms or '';
--- null_keys; derived_nulls; scaled_nulls; the rows' values.
--- Replies OK, FENCE, or the numbers of rows whose digest differs.
+-- KEYS: p positions, counters, rows, then as many keys where the rows' new values were set, in the same transaction.
+-- ARGV: p; p expected; p new; digests (8 bytes a row); null_keys; derived_nulls; scaled_nulls.
+-- Replies OK, FENCE, or the numbers of rows whose digest differs. Moving a value copies nothing; an argument of a
+-- script is copied twice, and all of its bytes are hashed.
 local p = tonumber(ARGV[1])
+local first = p + 1
+local rows = (#KEYS - first) / 2
 for i = 1, p do
-  if redis.call('GET', KEYS[i]) ~= ARGV[1 + i] then return 'FENCE' end
+  if redis.call('GET', KEYS[i]) ~= ARGV[1 + i] then
+    for s = first + rows + 1, #KEYS do redis.call('DEL', KEYS[s]) end
+    return 'FENCE'
+  end
 end
-local digests, expiry, bad, first = ARGV[2 + 2 * p], ARGV[3 + 2 * p], {}, p + 1
-local counts, values = 3 + 2 * p, 6 + 2 * p
-for i = first + 1, #KEYS do
-  local n = i - first
-  local have = redis.call('GETRANGE', KEYS[i], 0, 7)
+local digests, counts, bad = ARGV[2 + 2 * p], 2 + 2 * p, {}
+for n = 1, rows do
+  local row, value = KEYS[first + n], KEYS[first + rows + n]
+  local have = redis.call('GETRANGE', row, 0, 7)
   if have == '' then have = '\\0\\0\\0\\0\\0\\0\\0\\0' end
-  if have == string.sub(digests, n * 8 - 7, n * 8) then
-    if expiry == '' then redis.call('SET', KEYS[i], ARGV[values + n])
-    else redis.call('SET', KEYS[i], ARGV[values + n], 'PX', expiry) end
-  else bad[#bad + 1] = n - 1 end
+  if have == string.sub(digests, n * 8 - 7, n * 8) then redis.call('RENAME', value, row)
+  else
+    redis.call('DEL', value)
+    bad[#bad + 1] = n - 1
+  end
 end
 if #bad > 0 then return bad end
 for i = 1, p do redis.call('SET', KEYS[i], ARGV[1 + p + i]) end

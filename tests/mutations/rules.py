@@ -37,7 +37,7 @@ def _paths(tests: str) -> tuple[str, ...]:
 RULES = (
     # -- 1
     one("1. A script writes only at the position it was computed from", "no comparison", FENCE, SCRIPTS,
-        "  if redis.call('GET', KEYS[i]) ~= ARGV[1 + i] then return 'FENCE' end\n", ""),
+        "  if redis.call('GET', KEYS[i]) ~= ARGV[1 + i] then\n", "  if false then\n"),
     Mutation("1. The position moves with the last row", "moved by the first script", _paths(FENCE), (
         (FEEDS, 'was = [first + b"%d" % i if i else old[0], *old[1:]]',
          'was = [b"%d" % moving[p] for p in parts] if i else old'),
@@ -100,9 +100,9 @@ RULES = (
         "at = as_of if as_of > newest else newest + 1", "at = as_of"),
     one("3. Effective read time, of many rows", "the time asked for", SAY, "headwater/rows/many_rows.py",
         "at = np.maximum(as_of, found.newest + 1)", "at = np.broadcast_to(as_of, found.newest.shape).copy()"),
-    one("3. Expiry by the clock", "by the time of events", SAY, SCRIPTS,
-        "else redis.call('SET', KEYS[i], ARGV[values + n], 'PX', expiry) end\n  else bad",
-        "else redis.call('SET', KEYS[i], ARGV[values + n], 'PXAT', 1320000000000 + expiry) end\n  else bad"),
+    one("3. Expiry by the clock", "by the time of events", SAY, "headwater/online/row_writes.py",
+        'options = [b"PX", expiry] if expiry else []',
+        'options = [b"PXAT", b"%d" % (1320000000000 + int(expiry))] if expiry else []'),
     one("3. No expiry of lifetime values", "always", SAY, "headwater/online/expiry.py",
         " or any(f.window is None for f in view.features)", ""),
     one("3. No expiry for a topic kept for ever", "a very large retention taken as it is", SAY,
