@@ -23,7 +23,7 @@ from pipelines.caught_up import CaughtUp
 from pipelines.foreground import as_a_worker, metrics_of, stopped_by_signals
 from pipelines.worker import Worker, WorkerSettings
 
-MOST = 100_000
+MOST = 1_000_000
 """Events that a batch of one process may have."""
 
 

@@ -29,6 +29,7 @@ from headwater.online.freshness import FreshnessWriter
 from headwater.online.keys import probe_key
 from headwater.online.published import Fill
 from headwater.plans.plan import StreamView
+from pipelines.batch_size import BatchSize
 from pipelines.consumers import Place, TopicBatch
 from pipelines.dead_letters import DeadLetters
 from pipelines.feeds import Refused, ViewFeed
@@ -47,7 +48,7 @@ _log = logging.getLogger("headwater.stream")
 class WorkerSettings:
     """How a worker runs. `batch`: most records of a micro-batch; times are seconds; `start`: where first rows begin."""
 
-    batch: int = 100_000
+    batch: int = 400_000
     wait: float = 0.05
     plan_every: float = 1.0
     commit_every: float = 1.0
@@ -71,6 +72,7 @@ class Worker:
         self.connection = Connection(redis_url)
         self.events = 0
         self._stopping = False
+        self._size = BatchSize(self.settings.batch)
         self._batches: Batches | None = None
         self._dead_letters: DeadLetters | None = None
         self._schemas = Schemas(schema_registry)
@@ -140,7 +142,8 @@ class Worker:
             return
         # 1. Poll a micro-batch.
         try:
-            polled = self._batches.poll(self.settings.batch, 0 if self._flying else self.settings.wait)
+            polled = self._batches.poll(self._size.now, 0 if self._flying else self.settings.wait)
+            began = time.monotonic()
             waiting = self._apply_all(polled)
         except BeforeLogStart:
             # What else was polled is lost to us, and a position that fits no log is looked into: read all again.
@@ -154,6 +157,7 @@ class Worker:
             self._land()
             self._advance_idle()
         self._commit()
+        self._size.took(sum(len(b.values) for b in polled.values()), time.monotonic() - began)
         if waiting is not None:
             raise waiting
 

@@ -28,7 +28,7 @@ Examples:
     epilog=EXAMPLES,
 )
 @click.option("--until-caught-up", is_flag=True, help="Stop when all partitions reach the ends read at the start.")
-@click.option("--batch", type=click.IntRange(1), help="Most events a batch. Default: 100000; 200000 on Spark.")
+@click.option("--batch", type=click.IntRange(1), help="Most events a batch. Default: 400000; 200000 on Spark.")
 @click.option(
     "--engine",
     type=click.Choice(["python", "spark"]),

@@ -269,19 +269,17 @@ def _starts(changes: NDArray[np.bool_]) -> Ints:
     return np.flatnonzero(np.concatenate(([True], changes)))
 
 
-_INDEX_BITS = 17
-
-
 def _order(rows: Ints, events: Selected) -> Ints:
     """The order by (row, event time, partition, offset), by two sorts of packed integers where they fit."""
     n = len(rows)
     in_place = np.lexsort((events.offset, events.partition))
     time = events.time[in_place]
     low, high = int(time.min()), int(time.max())
-    if n > 1 << _INDEX_BITS or high - low >= 1 << (63 - _INDEX_BITS) or int(rows.max()) >= 1 << (63 - _INDEX_BITS):
+    bits = n.bit_length()
+    if (high - low) >> (63 - bits) or int(rows.max()) >> (63 - bits):
         return np.lexsort((events.offset, events.partition, events.time, rows))
-    index, mask = np.arange(n), (1 << _INDEX_BITS) - 1
-    by_time = np.sort((time - low) << _INDEX_BITS | index) & mask
+    index, mask = np.arange(n), (1 << bits) - 1
+    by_time = np.sort((time - low) << bits | index) & mask
     in_place = in_place.take(by_time)
-    by_row = np.sort(rows[in_place] << _INDEX_BITS | index) & mask
+    by_row = np.sort(rows[in_place] << bits | index) & mask
     return np.asarray(in_place.take(by_row), np.int64)

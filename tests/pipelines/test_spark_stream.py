@@ -401,7 +401,7 @@ def test_a_pyspark_without_limits_for_python_sources_is_too_old(make_repository,
     [
         (["--conf", "a=b"], "is a setting of Spark"),
         (["--engine", "spark", "--conf", "ab"], "expected KEY=VALUE"),
-        (["--batch", "100001"], "at most 100000 with --engine python"),
+        (["--batch", "1000001"], "at most 1000000 with --engine python"),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(make_repository, headwater_here, options, message) -> None:
