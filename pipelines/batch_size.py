@@ -8,8 +8,8 @@ have what is done in a second or two, by how long full ones took. A worker that 
 from __future__ import annotations
 
 FIRST = 50_000
-SECONDS = 1.5
-"""How long a batch should take at most."""
+SHORT, LONG = 1.2, 3.0
+"""Seconds: a full batch that takes less may have twice as many records, one that takes more half."""
 
 
 class BatchSize:
@@ -23,7 +23,7 @@ class BatchSize:
         """Learn how long a batch took, from its poll to the next one; one that was not full says nothing."""
         if records < self.now:
             return
-        if seconds < SECONDS / 2:
+        if seconds < SHORT:
             self.now = min(2 * self.now, self.most)
-        elif seconds > SECONDS:
+        elif seconds > LONG:
             self.now = max(self.now // 2, min(FIRST, self.most) // 50)
