@@ -88,7 +88,7 @@ def probe(own: Servers, plan: Plan, values: list[tuple[bytes, bytes]], every: fl
 
 
 def run(
-    own: Servers, plan: Plan, values: list[bytes], rate: int, probes: int, every: float
+    own: Servers, plan: Plan, values: list[bytes], rate: int, probes: int, every: float, settle: float
 ) -> tuple[list[float], float]:
     """All probes at one rate, and how many events a second the worker took meanwhile."""
     context = multiprocessing.get_context("spawn")
@@ -104,7 +104,7 @@ def run(
         deadline = time.monotonic() + 60
         while (done.value < sent.value - rate // 10 or not sent.value) and time.monotonic() < deadline:
             time.sleep(0.1)
-        time.sleep(2)
+        time.sleep(settle)
         asked = [(b"probe", v) for v in values[:: max(1, len(values) // (probes + 20))][: probes + 20]]
         before, since = done.value, time.monotonic()
         found = probe(own, plan, asked, every)
@@ -124,6 +124,10 @@ def main() -> None:
     parser.add_argument("--rates", default="5000,50000", help="events a second beside the probes (default 5000,50000)")
     parser.add_argument("--probes", type=int, default=500, help="events that are watched (default 500)")
     parser.add_argument("--every", type=float, default=0.02, help="seconds between two of them (default 0.02)")
+    parser.add_argument(
+        "--settle", type=float, default=20, help="seconds at a rate before it is measured: a broker's first are spent "
+        "on compiling itself (default 20)"
+    )  # fmt: skip
     parser.add_argument("--json", metavar="FILE", help="also write the figures as JSON")
     sizes = parser.parse_args()
     rates = [int(r) for r in sizes.rates.split(",")]
@@ -143,7 +147,7 @@ def main() -> None:
         assert msgspec.json.decode(values[0])
         for rate in rates:
             step(f"{rate:,} events a second")
-            found, took = run(own, plan, values, rate, sizes.probes, sizes.every)
+            found, took = run(own, plan, values, rate, sizes.probes, sizes.every, sizes.settle)
             p50, p90, p99 = np.percentile(found, [50, 90, 99])
             figures[str(rate)] = {"p50": p50, "p90": p90, "p99": p99, "max": max(found), "events_a_second": took}
             print(f"{rate:>8,} events/s (the worker took {took:,.0f}/s): p50 {p50:.1f} ms, p90 {p90:.1f} ms, "
