@@ -33,7 +33,7 @@ from headwater.online.framing import command, frame
 from headwater.online.keys import counter_key, entity_key, position_key, row_prefix
 from headwater.online.posts import Posted
 from headwater.online.published import Fill
-from headwater.online.row_writes import outcome, write_rows
+from headwater.online.row_writes import Piece, frames, outcome, write_rows
 from headwater.plans.plan import StreamView
 from headwater.rows.counters import Counters
 from headwater.rows.fold import key_items
@@ -43,7 +43,7 @@ from pipelines.unreadable_rows import naming_the_row
 
 ROWS_A_SCRIPT = 1000
 BYTES_A_SCRIPT = 160_000
-"""Redis copies each row three times for a script; what fits its processor's cache takes it half of the time."""
+"""What fits a processor's cache takes Redis less time."""
 ROWS_AT_ONCE = 2_000
 """Rows that are encoded together, and read together."""
 CACHE_BYTES = 1 << 30
@@ -69,12 +69,14 @@ class Held(Unreachable):
 
 @dataclass
 class _Chunk:
-    """Rows of one script: their numbers, what Redis must hold of them, and their new bytes."""
+    """Rows of one script: their numbers, what Redis must hold of them, the digests that they then have, and the
+    commands that bring their bytes, from the frame `first` on; None where they are sent and would be made again."""
 
     rows: Ints
     expected: bytes
-    values: Sequence[bytes | memoryview]
     digests: NDArray[np.uint64]
+    commands: memoryview | None = None
+    first: int = 0
 
 
 @dataclass
@@ -103,7 +105,7 @@ class ViewFeed:
         self._names: list[bytes] = []
         self._flight: _Flight | None = None
         expiry = expiry_of(view, fill)
-        self._expiry = b"" if expiry is None else b"%d" % expiry
+        self._frames = frames(ROWS_AT_ONCE, b"" if expiry is None else b"%d" % expiry)
         self._rows_cached = max(1000, CACHE_BYTES // self.table.bytes_a_row)
 
     def begin(self, partitions: Iterable[int]) -> dict[int, int]:
@@ -221,8 +223,7 @@ class ViewFeed:
         flight = _Flight(moving, counts, merge_again)
         firsts = range(0, max(len(touched), 1), ROWS_AT_ONCE)
         for first in firsts:
-            whole = self._chunk(touched[first : first + ROWS_AT_ONCE])
-            for chunk in _cut(whole):
+            for chunk in self._chunks(touched[first : first + ROWS_AT_ONCE]):
                 # The last one moves the positions, and is not known before it is there.
                 if flight.chunks:
                     flight.posted.append(self._post(flight, len(flight.chunks) - 1, last=False))
@@ -265,9 +266,24 @@ class ViewFeed:
         else:
             raise reply
 
+    def _chunks(self, rows: Ints) -> Iterator[_Chunk]:
+        """The scripts that rows are sent in: at least one row in each, or one script without."""
+        if not len(rows):
+            yield _Chunk(rows, b"", np.empty(0, np.uint64), memoryview(b""))
+            return
+        data, ends, digests = self.table.framed(rows, self._frames)
+        expected, first, start = self.table.digests[rows].tobytes(), 0, 0
+        while first < len(rows):
+            last = max(int(np.searchsorted(ends, start + BYTES_A_SCRIPT, side="right")), first + 1)
+            last = min(last, first + ROWS_A_SCRIPT)
+            z, end = slice(first, last), int(ends[last - 1])
+            yield _Chunk(rows[z], expected[8 * first : 8 * last], digests[z], data[start:end], first)
+            first, start = last, end
+
     def _chunk(self, rows: Ints) -> _Chunk:
-        values, digests = self.table.encode(rows) if len(rows) else ([], np.empty(0, np.uint64))
-        return _Chunk(rows, self.table.digests[rows].tobytes(), values, digests)
+        """One script for rows that were in one before."""
+        data, _, digests = self.table.framed(rows, self._frames)
+        return _Chunk(rows, self.table.digests[rows].tobytes(), digests, data)
 
     def _again(self, flight: _Flight, chunk: _Chunk, bad: list[int]) -> _Chunk:
         """The rows of a chunk that another worker changed first: read, merged and encoded again."""
@@ -282,9 +298,15 @@ class ViewFeed:
         return self._chunk(again)
 
     def _post(self, flight: _Flight, i: int, *, last: bool) -> Posted:
-        return self.connection.post(*self._request(flight.chunks[i], i, flight.moving, flight.counts if last else None))
+        if flight.chunks[i].commands is None:
+            flight.chunks[i] = self._chunk(flight.chunks[i].rows)
+        request = self._request(flight.chunks[i], i, flight.moving, flight.counts if last else None)
+        flight.chunks[i].commands = None
+        return self.connection.post(*request)
 
-    def _request(self, chunk: _Chunk, i: int, moving: dict[int, int], counts: Counters | None) -> tuple[bytes, int]:
+    def _request(
+        self, chunk: _Chunk, i: int, moving: dict[int, int], counts: Counters | None
+    ) -> tuple[list[Piece], int]:
         """Script i of a batch expects the first position at offset/mark/i and leaves it at offset/mark/(i + 1).
 
         The last script has the counters, and leaves all positions where the batch ends.
@@ -297,20 +319,9 @@ class ViewFeed:
         keys = [*(self._position_key(p) for p in parts), counter_key(self.project, self.view.name, self.fill.id)]
         nulls = [b"%d" % n for n in astuple(counts or Counters())]
         arguments = [b"%d" % len(parts), *was, *becomes, chunk.expected, *nulls]
-        return write_rows(keys, [self._names[r] for r in chunk.rows.tolist()], chunk.values, self._expiry, arguments)
+        assert chunk.commands is not None
+        names = [self._names[r] for r in chunk.rows.tolist()]
+        return write_rows(keys, names, chunk.first, chunk.commands, arguments)
 
     def _position_key(self, partition: int) -> bytes:
         return position_key(self.project, self.view.name, self.fill.id, partition)
-
-
-def _cut(chunk: _Chunk) -> Iterator[_Chunk]:
-    """The scripts that a chunk's rows are sent in: at least one row, or none at all, in each."""
-    ends = np.cumsum([len(v) for v in chunk.values] or [0])
-    first = 0
-    while first < len(ends):
-        before = int(ends[first - 1]) if first else 0
-        last = max(int(np.searchsorted(ends, before + BYTES_A_SCRIPT, side="right")), first + 1)
-        z = slice(first, min(last, first + ROWS_A_SCRIPT))
-        expected = chunk.expected[8 * z.start : 8 * z.stop]
-        yield _Chunk(chunk.rows[z], expected, chunk.values[z], chunk.digests[z])
-        first = z.stop

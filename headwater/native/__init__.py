@@ -16,7 +16,7 @@ import os
 from functools import cache
 from pathlib import Path
 
-ABI = 3
+ABI = 4
 """The signatures that this code calls; the library's `hw_abi` must say the same (native.h, HW_ABI)."""
 
 NAME = "_headwater.so"

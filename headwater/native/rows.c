@@ -4,7 +4,7 @@
  * together the tails, `hw_write` writes all words and the digests.
  */
 #include <stdint.h>
-#include <string.h>
+#include <string.h> /* and with it, under glibc, __GLIBC__ */
 
 #include "native.h"
 
@@ -105,6 +105,9 @@ static inline void accumulate(uint64_t *acc, const uint8_t *p, const uint8_t *se
     }
 }
 
+#if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__)
+__attribute__((target_clones("avx512f", "avx2", "default"))) /* the loader takes what the processor has */
+#endif
 static uint64_t xxh3(const uint8_t *p, int64_t n) {
     uint64_t sum = (uint64_t)n * P64_1;
     if (n <= 128) {
@@ -133,51 +136,81 @@ static uint64_t xxh3(const uint8_t *p, int64_t n) {
     return avalanche(sum);
 }
 
-/* The words of all rows behind each other; `starts` is each row's first word, starts[n] the end. `tails` are bytes, each
- * row's padded to whole words; `lengths` those unpadded, or NULL without tails. */
-HW_API void hw_write(const hw_rows *t, const uint16_t *counts, const int64_t *starts, const int64_t *lengths,
-                     const int64_t *tails, int64_t *words, uint64_t *digests) {
+/* What stands around each row: before row i `before[edges[i]:edges[i + 1]]` and its length as "$123\r\n", behind it `behind`.
+ * NULL for nothing. */
+typedef struct {
+    const uint8_t *before, *behind;
+    const int64_t *edges;
+    int64_t n_behind;
+} hw_frames;
+
+static inline uint8_t *put(uint8_t *to, const void *from, int64_t n) {
+    memcpy(to, from, n);
+    return to + n;
+}
+
+/* The tiles of one row and group. Those that lie side by side, which are most, are copied at once. */
+static uint8_t *put_tiles(uint8_t *to, const hw_group *group, int64_t row, int64_t tile, int64_t left, int64_t *at) {
+    const int64_t *tiles = group->tiles + row * group->slots;
+    const int64_t *records = group->records + row * group->slots * group->width;
+    int64_t slot = slot_of(tile, group->slots), size = 8 * group->width;
+    while (left) {
+        int64_t n = 0;
+        while (n < left && slot + n < group->slots && tiles[slot + n] == tile + n) n++;
+        uint8_t *from = to;
+        to = put(to, records + slot * group->width, n * size);
+        for (int64_t i = 0; i < n; i++, from += size, (*at)++)
+            for (int64_t k = 0; k < group->n_pointers; k++)
+                put(from + 8 * group->places[k], group->pointers + k * group->n_held + *at, 8);
+        left -= n;
+        n += n == 0;
+        tile += n;
+        slot = slot + n == group->slots ? 0 : slot + n;
+    }
+    return to;
+}
+
+/* All rows behind each other, with what stands around them; `ends` gets where each one ends, framed. `sizes` are words with
+ * the tail. `tails` are bytes, each row's padded to whole words; `lengths` those unpadded, or NULL without tails. */
+HW_API void hw_write(const hw_rows *t, const uint16_t *counts, const int64_t *sizes, const int64_t *lengths,
+                     const uint8_t *tails, const hw_frames *frames, uint8_t *out, int64_t *ends, uint64_t *digests) {
     int64_t at[64] = {0};
+    uint8_t *to = out;
     for (int64_t i = 0; i < t->n; i++) {
-        int64_t row = t->rows[i], *out = words + starts[i], parts = 0;
-        int64_t *to = out + 4;
+        int64_t row = t->rows[i], parts = 0;
+        if (frames) {
+            to = put(to, frames->before + frames->edges[i], frames->edges[i + 1] - frames->edges[i]);
+            char digits[24];
+            int64_t n = sizeof digits, left = 8 * sizes[i];
+            digits[--n] = '\n', digits[--n] = '\r';
+            do digits[--n] = (char)('0' + left % 10);
+            while (left /= 10);
+            digits[--n] = '$';
+            to = put(to, digits + n, (int64_t)sizeof digits - n);
+        }
+        uint8_t *start = to;
+        to += 32;
         for (int64_t p = 0; p < t->partitions; p++) {
             int64_t applied = t->applied[row * t->partitions + p];
             if (applied < 0) continue;
-            to[0] = p;
-            to[1] = t->born[row * t->partitions + p];
-            to[2] = applied;
-            to += 3;
+            int64_t part[3] = {p, t->born[row * t->partitions + p], applied};
+            to = put(to, part, sizeof part);
             parts++;
         }
-        out[1] = t->kind | parts << 16 | (lengths ? lengths[i] << 32 : 0);
-        out[2] = t->state_hash;
-        out[3] = t->newest[row];
-        memcpy(to, counts + 4 * t->count_words * i, 8 * t->count_words);
-        to += t->count_words;
-        for (int64_t g = 0; g < t->n_groups; g++) {
-            const hw_group *group = t->groups + g;
-            const int64_t *tiles = group->tiles + row * group->slots;
-            const int64_t *records = group->records + row * group->slots * group->width;
-            int64_t tile = group->first[i], slot = slot_of(tile, group->slots), left = counts[4 * t->count_words * i + g];
-            for (; left; tile++) {
-                if (tiles[slot] == tile) {
-                    memcpy(to, records + slot * group->width, 8 * group->width);
-                    for (int64_t k = 0; k < group->n_pointers; k++)
-                        to[group->places[k]] = group->pointers[k * group->n_held + at[g]];
-                    to += group->width;
-                    at[g]++;
-                    left--;
-                }
-                if (++slot == group->slots) slot = 0;
-            }
-        }
+        int64_t head[3] = {t->kind | parts << 16 | (lengths ? lengths[i] << 32 : 0), t->state_hash, t->newest[row]};
+        put(start + 8, head, sizeof head);
+        to = put(to, counts + 4 * t->count_words * i, 8 * t->count_words);
+        for (int64_t g = 0; g < t->n_groups; g++)
+            to = put_tiles(to, t->groups + g, row, t->groups[g].first[i], counts[4 * t->count_words * i + g], at + g);
         if (lengths) {
-            int64_t whole = (lengths[i] + 7) >> 3;
-            memcpy(to, tails, 8 * whole);
+            int64_t whole = (lengths[i] + 7) / 8 * 8;
+            to = put(to, tails, whole);
             tails += whole;
         }
-        out[0] = (int64_t)(digests[i] = xxh3((const uint8_t *)(out + 1), 8 * (starts[i + 1] - starts[i] - 1)));
+        digests[i] = xxh3(start + 8, to - start - 8);
+        put(start, digests + i, 8);
+        if (frames) to = put(to, frames->behind, frames->n_behind);
+        ends[i] = to - out;
     }
 }
 

@@ -126,22 +126,27 @@ class Connection:
         """Send `raw`, which holds `count` encoded commands, and return their replies as `pipeline` does."""
         if self._posts is not None:
             self._posts.finish()
-        self.send(raw)
+        self.send([raw])
         return self.receive(count)
 
-    def post(self, raw: bytes, count: int) -> Posted:
-        """Have `raw`, which holds `count` encoded commands, sent by a thread; the replies are asked of the result.
+    def post(self, pieces: Sequence[bytes | memoryview], count: int) -> Posted:
+        """Have `pieces`, which hold `count` encoded commands, sent by a thread; the replies are asked of the result.
 
         The wire keeps the order of the calls: a later `ask` is sent when all that was posted has its replies.
         """
         if self._posts is None:
             self._posts = Posts(self)
-        return self._posts.post(raw, count)
+        return self._posts.post(pieces, count)
 
-    def send(self, raw: bytes) -> None:
+    def send(self, pieces: Sequence[bytes | memoryview]) -> None:
         """Write encoded commands without waiting for replies; `receive` takes those later, in order."""
         try:
-            self._alive().sendall(raw)
+            sock = self._alive()
+            sent = sock.sendmsg(pieces)
+            for piece in pieces:
+                if sent < len(piece):
+                    sock.sendall(memoryview(piece)[sent:])
+                sent = max(sent - len(piece), 0)
         except OSError as error:
             raise self._lost(error) from error
 

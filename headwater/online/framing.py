@@ -1,7 +1,7 @@
 """How commands lie on the wire: each argument is its length, its bytes and a line's end.
 
 Apart from hiredis' own packing because requests of a thousand rows are put together of frames made before: the
-names of rows are framed once, and the rows' bytes are never copied one by one.
+names of rows are framed once.
 """
 
 from __future__ import annotations
@@ -17,21 +17,3 @@ def frame(arg: bytes) -> bytes:
 def command(count: int, frames: Iterable[bytes]) -> bytes:
     """A command of `count` frames, made by `frame` and perhaps joined."""
     return b"".join([b"*%d\r\n" % count, *frames])
-
-
-def head(length: int) -> bytes:
-    """What stands before an argument of `length` bytes."""
-    return _HEADS[length]
-
-
-class _Heads(dict[int, bytes]):
-    """What stands before an argument of each length; made as lengths are met."""
-
-    def __missing__(self, length: int) -> bytes:
-        if len(self) > 100_000:
-            self.clear()
-        self[length] = head = b"$%d\r\n" % length
-        return head
-
-
-_HEADS = _Heads()

@@ -10,20 +10,22 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from headwater.online.connection import Connection
 
-_MOST_AHEAD = 64 << 20
+_MOST_AHEAD = 32 << 20
 """Bytes that may wait to be sent; past that, `post` waits."""
 
 
 class Posted:
     """Commands on their way. `replies` waits for them."""
 
-    def __init__(self, raw: bytes, count: int) -> None:
-        self.raw, self.count = raw, count
+    def __init__(self, pieces: Sequence[bytes | memoryview], count: int) -> None:
+        self.pieces, self.count = pieces, count
+        self.size = sum(map(len, pieces))
         self.done_at = 0.0
         self._done = threading.Event()
         self._replies: list[Any] = []
@@ -58,13 +60,13 @@ class Posts:
         self._thread = threading.Thread(target=self._run, name="headwater-posts", daemon=True)
         self._thread.start()
 
-    def post(self, raw: bytes, count: int) -> Posted:
-        """Send `raw`, which holds `count` commands, behind all that was posted before."""
-        posted = Posted(raw, count)
+    def post(self, pieces: Sequence[bytes | memoryview], count: int) -> Posted:
+        """Send `pieces`, which hold `count` commands, behind all that was posted before."""
+        posted = Posted(pieces, count)
         with self._changed:
             self._changed.wait_for(lambda: self._bytes < _MOST_AHEAD)
             self._waiting.append(posted)
-            self._bytes += len(raw)
+            self._bytes += posted.size
             self._changed.notify_all()
         return posted
 
@@ -87,7 +89,7 @@ class Posts:
                 if is_sent:
                     self._answered(posted, self._connection.receive(posted.count))
                 else:
-                    self._connection.send(posted.raw)
+                    self._connection.send(posted.pieces)
                     self._moved(posted)
             except Exception as error:  # Whatever it is: nobody may wait for ever for replies that will not come.
                 self._fail(error)
@@ -103,8 +105,8 @@ class Posts:
     def _moved(self, posted: Posted) -> None:
         with self._changed:
             self._sent.append(self._waiting.popleft())
-            self._bytes -= len(posted.raw)
-            posted.raw = b""
+            self._bytes -= posted.size
+            posted.pieces = ()
             self._changed.notify_all()
 
     def _answered(self, posted: Posted, replies: list[Any]) -> None:

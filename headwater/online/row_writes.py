@@ -13,35 +13,37 @@ from typing import Any
 
 from headwater.online import scripts
 from headwater.online.connection import CommandError
-from headwater.online.framing import command, frame, head
+from headwater.online.framing import command, frame
+from headwater.rows.frames import Frames
 
 _BEGIN, _END = command(1, [frame(b"MULTI")]), command(1, [frame(b"EXEC")])
+Piece = bytes | memoryview
+
+
+@cache
+def frames(rows: int, expiry: bytes) -> Frames:
+    """What makes the bytes of up to `rows` rows commands that set them beside. `expiry`: milliseconds, or empty."""
+    options = [b"PX", expiry] if expiry else []
+    begin = b"*%d\r\n$3\r\nSET\r\n" % (3 + len(options))
+    return Frames.of([begin + _beside(i) for i in range(rows)], b"\r\n" + b"".join(map(frame, options)))
 
 
 def write_rows(
-    keys: Sequence[bytes], names: Sequence[bytes], values: Sequence[bytes | memoryview], expiry: bytes,
-    arguments: Sequence[bytes],
-) -> tuple[bytes, int]:  # fmt: skip
-    """The commands that write rows by `scripts.write_rows`, encoded, and how many they are.
+    keys: Sequence[bytes], names: Sequence[bytes], beside: int, values: Piece, arguments: Sequence[bytes]
+) -> tuple[list[Piece], int]:
+    """The commands that write rows by `scripts.write_rows`, in pieces, and how many they are.
 
     Args:
         keys: positions and counters, as the script takes them.
         names: the rows' keys, framed.
-        values: the rows' new bytes.
-        expiry: milliseconds, or empty for none.
+        beside: which of the `frames` the first row has.
+        values: the rows' new bytes, framed.
         arguments: the script's.
     """
     n = len(names)
-    beside = [_beside(i) for i in range(n)]
-    options = [b"PX", expiry] if expiry else []
-    begin, end = b"*%d\r\n$3\r\nSET\r\n" % (3 + len(options)), b"\r\n" + b"".join(map(frame, options))
-    pieces: list[bytes | memoryview] = [_BEGIN]
-    for name, value in zip(beside, values, strict=True):
-        pieces += (begin, name, head(len(value)), value, end)
     first = [b"EVALSHA", scripts.write_rows.sha, b"%d" % (len(keys) + 2 * n), *keys]
-    script = [*map(frame, first), *names, *beside, *map(frame, arguments)]
-    pieces += (command(len(script), script), _END)
-    return b"".join(pieces), n + 3
+    script = [*map(frame, first), *names, *map(_beside, range(beside, beside + n)), *map(frame, arguments)]
+    return [_BEGIN, values, command(len(script), script) + _END], n + 3
 
 
 def outcome(replies: Sequence[Any]) -> Any:

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
-from ctypes import c_int64, c_void_p
-from itertools import pairwise
+from ctypes import c_char_p, c_int64, c_void_p
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 
 from headwater.plans.plan import CODEC_VERSION
 from headwater.rows.codec import WINDOWED, Tails, Tiles, tails_of
+from headwater.rows.frames import Frames
 from headwater.rows.layout import Group, RowLayout
 
 Ints = NDArray[np.int64]
@@ -41,6 +41,12 @@ class _Group(ctypes.Structure):
     ]
 
 
+class _Frames(ctypes.Structure):
+    """hw_frames of rows.c."""
+
+    _fields_ = [("before", c_char_p), ("behind", c_char_p), ("edges", c_void_p), ("n_behind", c_int64)]
+
+
 class _Rows(ctypes.Structure):
     """hw_rows of rows.c."""
 
@@ -53,9 +59,14 @@ class _Rows(ctypes.Structure):
 
 def encode_table(
     native: ctypes.CDLL, layout: RowLayout, rings: Sequence[Ring], rows: Ints, firsts: Sequence[Ints],
-    newest: Ints, born: Ints, applied: Ints,
-) -> tuple[list[memoryview], NDArray[np.uint64]]:  # fmt: skip
-    """The bytes of rows and their digests. `firsts`: for each group the first tile that each row may have."""
+    newest: Ints, born: Ints, applied: Ints, frames: Frames | None = None,
+) -> tuple[NDArray[np.uint8], Ints, NDArray[np.uint64]]:  # fmt: skip
+    """The bytes of rows behind each other, where each ends, and their digests.
+
+    Args:
+        firsts: for each group the first tile that each row may have.
+        frames: what stands around each row, if anything.
+    """
     n = len(rows)
     keep: list[NDArray[Any]] = [np.ascontiguousarray(rows), newest, born, applied, *firsts]
     groups = (_Group * len(rings))()
@@ -83,22 +94,26 @@ def encode_table(
                 places, pointers = np.array([p for p, _ in of], np.int64), np.concatenate([p for _, p in of])
                 keep += [places, pointers]
                 c.places, c.pointers, c.n_pointers = _at(places), _at(pointers), len(of)
-    starts = np.zeros(n + 1, np.int64)
-    np.cumsum(sizes, out=starts[1:])
-    words, digests = np.empty(starts[-1], np.int64), np.empty(n, np.uint64)
+    space = 8 * int(sizes.sum()) + (0 if frames is None else frames.space(n))
+    out, ends, digests = np.empty(space, np.uint8), np.empty(n, np.int64), np.empty(n, np.uint64)
+    around = None if frames is None else ctypes.byref(_framed(frames))
     native.hw_write(
-        ctypes.byref(table), *(c_void_p(a) for a in (_at(counts), _at(starts), *_tail_places(tails), _at(words), _at(digests)))
+        ctypes.byref(table), c_void_p(_at(counts)), c_void_p(_at(sizes)), *_tail_places(tails), around,
+        *(c_void_p(_at(a)) for a in (out, ends, digests)),
     )  # fmt: skip
-    view, edges = memoryview(words.data).cast("B") if len(words) else memoryview(b""), (starts * 8).tolist()
-    return [view[a:b] for a, b in pairwise(edges)], digests
+    return out, ends, digests
+
+
+def _framed(frames: Frames) -> _Frames:
+    return _Frames(frames.before, frames.behind, _at(frames.edges), len(frames.behind))
 
 
 def _at(array: NDArray[Any]) -> int:
     return array.ctypes.data
 
 
-def _tail_places(tails: Tails | None) -> tuple[int | None, int | None]:
-    return (None, None) if tails is None else (_at(tails.lengths), _at(tails.words))
+def _tail_places(tails: Tails | None) -> tuple[c_void_p, c_void_p]:
+    return (c_void_p(), c_void_p()) if tails is None else (c_void_p(_at(tails.lengths)), c_void_p(_at(tails.words)))
 
 
 def _objects(ring: Ring, held: Ints | None, counts: NDArray[np.uint16]) -> Tiles:

@@ -8,7 +8,7 @@ left the window is recognised by its number. Merging touches only the tiles that
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import repeat
+from itertools import pairwise, repeat
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from headwater.aggregations.components import Component, Runs, States, Timed
 from headwater.events.select import Selected
 from headwater.native import library
 from headwater.rows.codec import Rows, Tiles, decode, encode
+from headwater.rows.frames import Frames
 from headwater.rows.layout import Group, RowLayout
 from headwater.rows.native_codec import MOST_GROUPS, encode_table
 
@@ -193,18 +194,39 @@ class RowTable:
 
     def encode(self, rows: Ints) -> tuple[list[memoryview], NDArray[np.uint64]]:
         """The bytes of rows and their digests; `digests` stays what Redis holds until `written`."""
+        written = self._written(rows, None)
+        if written is None:
+            return encode(self.layout, self._taken(rows))
+        out, ends, digests = written
+        view = memoryview(out.data) if len(out) else memoryview(b"")
+        return [view[a:b] for a, b in pairwise([0, *ends.tolist()])], digests
+
+    def framed(self, rows: Ints, frames: Frames) -> tuple[memoryview, Ints, NDArray[np.uint64]]:
+        """The bytes of rows with their frames, behind each other; where each ends; and the rows' digests."""
+        written = self._written(rows, frames)
+        if written is not None:
+            out, ends, digests = written
+            return memoryview(out.data)[: ends[-1] if len(ends) else 0], ends, digests
+        values, digests = encode(self.layout, self._taken(rows))
+        data, edges = frames.around(values)
+        return memoryview(data), np.array(edges, np.int64), digests
+
+    def _written(self, rows: Ints, frames: Frames | None) -> tuple[NDArray[np.uint8], Ints, NDArray[np.uint64]] | None:
+        """By the compiled encoder, where it is there."""
+        if (native := library()) is None or len(self.rings) > MOST_GROUPS:
+            return None
+        firsts = [ring.group.first_tile(self.newest[rows] + 1) for ring in self.rings]
+        return encode_table(native, self.layout, self.rings, rows, firsts, self.newest, self.born, self.applied, frames)
+
+    def _taken(self, rows: Ints) -> Rows:
         read_at = self.newest[rows] + 1
-        if (native := library()) is not None and len(self.rings) <= MOST_GROUPS:
-            firsts = [ring.group.first_tile(read_at) for ring in self.rings]
-            return encode_table(native, self.layout, self.rings, rows, firsts, self.newest, self.born, self.applied)
         present = self.applied[rows] >= 0
         part_row, partition = np.nonzero(present)
-        taken = Rows(
+        return Rows(
             self.newest[rows], part_row, partition.astype(np.int64),
             self.born[rows][present], self.applied[rows][present],
             [ring.gather(rows, ring.group.first_tile(read_at)) for ring in self.rings],
         )  # fmt: skip
-        return encode(self.layout, taken)
 
     def _apply(self, rows: Ints, events: Selected, born: int | None) -> None:
         first = self.applied[rows, events.partition] < 0

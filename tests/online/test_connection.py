@@ -113,7 +113,7 @@ def test_a_server_that_is_loading_is_unreachable():
 def test_one_thread_sends_while_another_receives(redis_url):
     with Connection(redis_url) as connection:
         raw = b"*2\r\n$4\r\nECHO\r\n$1\r\nx\r\n" * 1000
-        sender = threading.Thread(target=lambda: [connection.send(raw) for _ in range(20)])
+        sender = threading.Thread(target=lambda: [connection.send([raw]) for _ in range(20)])
         sender.start()
         replies = connection.receive(20_000)
         sender.join()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 
 import pytest
 
@@ -54,16 +55,16 @@ def test_a_batch_cut_short_in_the_middle_is_begun_again_and_counts_once(
     monkeypatch.setattr(feeds, "ROWS_A_SCRIPT", 5)
     stream.append(0, random_events(300))
     broken = stream.feed()
-    sent: list[bytes] = []
+    sent: list[Sequence[bytes | memoryview]] = []
     post = broken.connection.post
 
-    def cut(raw: bytes, count: int) -> Posted:
+    def cut(raw: Sequence[bytes | memoryview], count: int) -> Posted:
         # Only the first two scripts of the batch reach Redis.
         sent.append(raw)
         if len(sent) <= 2:
             return post(raw, count)
         lost = Posted(raw, count)
-        lost.finish([b"FENCE"])
+        lost.finish([b"OK", b"QUEUED", [b"FENCE"]])
         return lost
 
     stream.apply(broken, 0, 100)

@@ -1,0 +1,39 @@
+"""What stands around each row's bytes where rows are written into commands, so that they are written once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+
+import numpy as np
+from numpy.typing import NDArray
+
+_LENGTH = 24
+"""Bytes that a row's length takes at most, with the sign before it and the line's end."""
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Row i stands behind `before[edges[i]:edges[i + 1]]` and its length ("$123", a line's end), and before `behind`."""
+
+    before: bytes
+    edges: NDArray[np.int64]
+    behind: bytes
+
+    @classmethod
+    def of(cls, before: Sequence[bytes], behind: bytes) -> Frames:
+        """Frames for as many rows as `before` has items."""
+        return cls(b"".join(before), np.array([0, *accumulate(map(len, before))], np.int64), behind)
+
+    def space(self, rows: int) -> int:
+        """Bytes that the first `rows` frames take at most, without the rows."""
+        return int(self.edges[rows]) + rows * (len(self.behind) + _LENGTH)
+
+    def around(self, rows: Sequence[bytes | memoryview]) -> tuple[bytes, list[int]]:
+        """Rows, framed, behind each other; and where each one ends."""
+        pieces: list[bytes | memoryview] = []
+        for i, row in enumerate(rows):
+            pieces += (self.before[self.edges[i] : self.edges[i + 1]], b"$%d\r\n" % len(row), row, self.behind)
+        sizes = [len(p) for p in pieces]
+        return b"".join(pieces), list(accumulate(sum(sizes[4 * i : 4 * i + 4]) for i in range(len(rows))))
