@@ -109,7 +109,7 @@ class Stopwatch:
             ("consume", MicroBatches, ("poll",)), ("decode", Admission, ("admit",)),
             ("evaluate", feeds, ("select",)), ("rows", table.RowTable, ("numbers", "load")),
             ("tiles", table.RowTable, ("fold",)), ("merge", table._Ring, ("merge",)),
-            ("encode", table.RowTable, ("encode",)), ("Redis", Connection, ("send", "receive")),
+            ("encode", table.RowTable, ("framed",)), ("Redis", Connection, ("send", "receive")),
             ("rest", Worker, ("_turn",)),
         ]  # fmt: skip
         for step, owner, names in steps:

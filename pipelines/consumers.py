@@ -121,9 +121,9 @@ def batch_of(
     time: NDArray[np.int64], kinds: NDArray[np.int8],
 ) -> TopicBatch:  # fmt: skip
     """A batch of records; `time` in Kafka's milliseconds."""
-    nexts = {}
-    for p in np.unique(partition).tolist():
-        nexts[p] = int(offset[partition == p].max()) + 1
+    last = np.full(int(partition.max(initial=0)) + 1, -1)
+    np.maximum.at(last, partition, offset)
+    nexts = {p: int(last[p]) + 1 for p in np.flatnonzero(last >= 0).tolist()}
     return TopicBatch(values, partition, offset, time * 1000, kinds, nexts)
 
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import astuple, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -49,6 +49,7 @@ ROWS_AT_ONCE = 2_000
 CACHE_BYTES = 1 << 30
 
 Ints = NDArray[np.int64]
+_NONE = Counters()
 
 
 class Refused(Exception):
@@ -317,7 +318,8 @@ class ViewFeed:
         was = [first + b"%d" % i if i else old[0], *old[1:]]
         becomes = [first + b"%d" % (i + 1), *old[1:]] if counts is None else [b"%d" % moving[p] for p in parts]
         keys = [*(self._position_key(p) for p in parts), counter_key(self.project, self.view.name, self.fill.id)]
-        nulls = [b"%d" % n for n in astuple(counts or Counters())]
+        found = counts or _NONE
+        nulls = [b"%d" % n for n in (found.null_keys, found.derived_nulls, found.scaled_nulls)]
         arguments = [b"%d" % len(parts), *was, *becomes, chunk.expected, *nulls]
         assert chunk.commands is not None
         names = [self._names[r] for r in chunk.rows.tolist()]

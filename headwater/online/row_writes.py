@@ -25,7 +25,7 @@ def frames(rows: int, expiry: bytes) -> Frames:
     """What makes the bytes of up to `rows` rows commands that set them beside. `expiry`: milliseconds, or empty."""
     options = [b"PX", expiry] if expiry else []
     begin = b"*%d\r\n$3\r\nSET\r\n" % (3 + len(options))
-    return Frames.of([begin + _beside(i) for i in range(rows)], b"\r\n" + b"".join(map(frame, options)))
+    return Frames.of([begin + name for name in _besides(rows)[:rows]], b"\r\n" + b"".join(map(frame, options)))
 
 
 def write_rows(
@@ -42,16 +42,22 @@ def write_rows(
     """
     n = len(names)
     first = [b"EVALSHA", scripts.write_rows.sha, b"%d" % (len(keys) + 2 * n), *keys]
-    script = [*map(frame, first), *names, *map(_beside, range(beside, beside + n)), *map(frame, arguments)]
+    script = [*map(frame, first), *names, *_besides(beside + n)[beside : beside + n], *map(frame, arguments)]
     return [_BEGIN, values, command(len(script), script) + _END], n + 3
 
 
 def outcome(replies: Sequence[Any]) -> Any:
     """What the script replied, or the CommandError that kept it from being run."""
-    error = next((r for r in replies if isinstance(r, CommandError)), None)
-    return replies[-1][-1] if error is None else error
+    if isinstance(replies[-1], list):
+        return replies[-1][-1]
+    return next(r for r in replies if isinstance(r, CommandError))
 
 
-@cache
-def _beside(i: int) -> bytes:
-    return frame(b"hw:beside:%d" % i)
+_beside: list[bytes] = []
+
+
+def _besides(rows: int) -> list[bytes]:
+    """At least as many keys beside, framed."""
+    while len(_beside) < rows:
+        _beside.append(frame(b"hw:beside:%d" % len(_beside)))
+    return _beside

@@ -205,7 +205,7 @@ def tails_of(layout: RowLayout, n: int, groups: Sequence[Tiles]) -> Tails:
                 found.append((tiles.row, objects))
                 at.append((g, c, first + component.width - 1))
     row, items, order = _in_order(found, [(g, c) for g, c, _ in at])
-    size = np.fromiter((-1 if v is None else len(v) for v in items), np.int64, len(items))
+    size = _sizes(items)
     length = np.maximum(size, 0)
     ends = np.cumsum(length)
     lengths = np.bincount(row, length, minlength=n).astype(np.int64)
@@ -234,6 +234,14 @@ def _in_order(
     tile = np.concatenate([np.arange(len(f[0])) for f in found])
     order = np.lexsort((component, tile, group, row))
     return row[order], items[order].tolist(), order
+
+
+def _sizes(items: list[bytes | None]) -> Ints:
+    """The length of each value; -1 for none."""
+    try:
+        return np.fromiter(map(len, items), np.int64, len(items))  # type: ignore[arg-type]
+    except TypeError:
+        return np.fromiter((-1 if v is None else len(v) for v in items), np.int64, len(items))
 
 
 _PADS = np.array([b"\0" * (-n % 8) for n in range(8)], object)
