@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from benchmarks.stream_servers import Servers
@@ -33,7 +34,7 @@ class Clock:
     def between(cls, first: Mark, last: Mark, steps: dict[str, tuple[float, float]] | None = None) -> Clock:
         """The run between two marks."""
         events, wall, cpu = (b - a for a, b in zip(first, last, strict=True))
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1000
+        peak = most_memory() // 1_000_000
         return cls(int(events), wall, cpu, steps or {}, peak)
 
     @property
@@ -45,6 +46,15 @@ class Clock:
     def cpu_rate(self) -> float:
         """Events a second of CPU time."""
         return self.events / self.cpu
+
+
+def most_memory() -> int:
+    """Bytes that this process has had at most. Linux's getrusage also counts those of the process it was forked from."""
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1000
+    return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM:"))
 
 
 def mark(events: int) -> Mark:

@@ -26,4 +26,4 @@ class BatchSize:
         if seconds < SHORT:
             self.now = min(2 * self.now, self.most)
         elif seconds > LONG:
-            self.now = max(self.now // 2, min(FIRST, self.most) // 50)
+            self.now = max(self.now // 2, min(FIRST // 50, self.most))

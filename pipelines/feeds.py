@@ -260,12 +260,9 @@ class ViewFeed:
         """What becomes of a script that was not done: raises, or leaves the chunk as it is to be sent again."""
         if reply == b"FENCE":
             raise Refused(self.view.name)
-        if not isinstance(reply, CommandError):
-            flight.chunks[number] = self._again(flight, flight.chunks[number], reply)
-        elif str(reply).startswith("NOSCRIPT"):
-            scripts.write_rows.load(self.connection)
-        else:
+        if isinstance(reply, CommandError):
             raise reply
+        flight.chunks[number] = self._again(flight, flight.chunks[number], reply)
 
     def _chunks(self, rows: Ints) -> Iterator[_Chunk]:
         """The scripts that rows are sent in: at least one row in each, or one script without."""

@@ -31,7 +31,7 @@ def frames(rows: int, expiry: bytes) -> Frames:
 def write_rows(
     keys: Sequence[bytes], names: Sequence[bytes], beside: int, values: Piece, arguments: Sequence[bytes]
 ) -> tuple[list[Piece], int]:
-    """The commands that write rows by `scripts.write_rows`, in pieces, and how many they are.
+    """The commands that write rows by `scripts.WRITE_ROWS`, in pieces, and how many they are.
 
     Args:
         keys: positions and counters, as the script takes them.
@@ -41,7 +41,8 @@ def write_rows(
         arguments: the script's.
     """
     n = len(names)
-    first = [b"EVALSHA", scripts.write_rows.sha, b"%d" % (len(keys) + 2 * n), *keys]
+    # The text and not its digest: of a script that the server does not know the values beside would be left over.
+    first = [b"EVAL", scripts.WRITE_ROWS, b"%d" % (len(keys) + 2 * n), *keys]
     script = [*map(frame, first), *names, *_besides(beside + n)[beside : beside + n], *map(frame, arguments)]
     return [_BEGIN, values, command(len(script), script) + _END], n + 3
 

@@ -189,6 +189,6 @@ class Script:
         return pieces
 
 
-write_rows, begin, publish = Script(WRITE_ROWS), Script(BEGIN), Script(PUBLISH)
+begin, publish = Script(BEGIN), Script(PUBLISH)
 fill_rows, place, release = Script(FILL_ROWS), Script(PLACE), Script(RELEASE)
 hold, end_hold, replace, set_back = Script(HOLD), Script(END_HOLD), Script(REPLACE), Script(SET_BACK)

@@ -91,6 +91,7 @@ def test_one_refusal_refuses_all_scripts_that_were_sent_ahead(stream: Stream, mo
     with pytest.raises(Refused):
         stream.apply(zombie, 0, 200)
     assert stream.rows() == before
+    assert stream.connection.command("KEYS", "hw:beside:*") == []
 
 
 def test_scripts_left_in_an_old_connection_do_not_pass_for_the_new_batch(stream: Stream) -> None:

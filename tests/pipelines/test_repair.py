@@ -215,7 +215,6 @@ def feed_of(world: PlantedWorld) -> InterruptedFeed:
     fill = load_fill(world.connection, world.project, "spend", active.fill)
     assert fill is not None
     connection = Connection(world.redis_url)
-    scripts.write_rows.load(connection)
     return InterruptedFeed(connection, world.project, world.views[0], fill)
 
 

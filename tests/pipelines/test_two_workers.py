@@ -45,6 +45,22 @@ def test_a_conflict_in_one_of_several_scripts_counts_everything_once(
     stream.assert_equal_to_the_slow_loop(lambda e: e["quantity"] > 0)
     counted = stream.connection.command("HGETALL", f"hw:count:{stream.project}:spend:f1")
     assert counted == [b"null_keys", b"2"]
+    # Neither moved to a row nor left where it was set.
+    assert stream.connection.command("KEYS", "hw:beside:*") == []
+
+
+def test_a_server_that_forgot_the_script_learns_it_again_and_no_value_stays_beside(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.feeds.ROWS_A_SCRIPT", 4)
+    stream = Stream(redis_url, partitions=1)
+    stream.append(0, random_events(200))
+    feed = stream.feed()
+    stream.apply(feed, 0, 100)
+    stream.connection.command("SCRIPT", "FLUSH")
+    stream.apply(feed, 0, 200)
+    stream.assert_equal_to_the_slow_loop()
+    assert stream.connection.command("KEYS", "hw:beside:*") == []
 
 
 def test_a_row_that_expired_or_was_deleted_under_the_cache_is_read_again(redis_url: str) -> None:

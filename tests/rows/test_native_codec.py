@@ -12,6 +12,7 @@ from headwater.events.select import select
 from headwater.native import library
 from headwater.rows import table as table_module
 from headwater.rows.fold import key_items
+from headwater.rows.frames import Frames
 from headwater.rows.layout import layout_of
 from headwater.rows.table import RowTable
 from tests.history.log_factory import HOUR, make_events, make_feature, make_view
@@ -50,6 +51,23 @@ def test_the_same_bytes_as_in_python(features, origin, monkeypatch):
             theirs, their_digests = table.encode(chosen)
         assert [bytes(d) for d in ours] == [bytes(d) for d in theirs]
         assert digests.tolist() == their_digests.tolist()
+
+
+def test_framed_rows_are_the_same_bytes_as_in_python(monkeypatch):
+    times = [1_300_000_000_000_000 + d * DAY for d in (-200, -31, -30, -2, -1, 0)]
+    table = filled(make_view(*EVERYTHING), times, 5)
+    frames = Frames.of([b"<%d>" % i * (i % 7) for i in range(len(table))], b"\r\nbehind")
+    for chosen in (np.arange(len(table)), np.array([7, 3, 3]), np.arange(0)):
+        ours, ends, digests = table.framed(chosen, frames)
+        with monkeypatch.context() as without:
+            without.setattr(table_module, "library", lambda: None)
+            theirs, their_ends, their_digests = table.framed(chosen, frames)
+        assert bytes(ours) == bytes(theirs)
+        assert ends.tolist() == their_ends.tolist()
+        assert digests.tolist() == their_digests.tolist()
+    first = bytes(table.framed(np.array([7]), frames)[0])
+    row = bytes(table.encode(np.array([7]))[0][0])
+    assert first == b"$%d\r\n" % len(row) + row + b"\r\nbehind"
 
 
 def test_the_digest_is_xxh3_of_any_length():
