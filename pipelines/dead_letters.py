@@ -3,7 +3,8 @@
 A dead letter is JSON, keyed by ``TOPIC/PARTITION/OFFSET`` of the event that it speaks of::
 
     {"topic": "orders", "partition": 0, "offset": 17, "kind": "dead-letter", "reason": "…",
-     "raw": "{\\"at\\": 1"}                      # or "raw_base64" where the bytes are not UTF-8, null for none
+     "raw": "{\\"at\\": 1",                      # or "raw_base64" where the bytes are not UTF-8, null for none
+     "key": "17850"}                           # of the event's record; or "key_base64", in the same way
 
 They are acknowledged before the position moves, so a crash may send one twice and loses none; whoever lists
 them takes each place once.
@@ -13,24 +14,32 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import msgspec
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+from msgspec import structs
 
 from headwater.errors import Unreachable
 from headwater.events.admission import Rejected
 from headwater.online.topic_facts import topic_facts
+from pipelines.record_keys import RecordKeys
 
 SUFFIX = ".dead-letters"
 TIMEOUT = 15.0
 _MOST = 900_000
 """Bytes of a letter; Kafka takes a million by default. The lake keeps the whole event all the same."""
 _KEPT = 100_000
+_KEYS_WITHIN = 1.0
+"""Seconds that a batch waits for keys, 9 ms a dead letter that lies alone; a replay asks again for those not found."""
 
 
 class DeadLetter(msgspec.Struct, frozen=True):
-    """One event that was not admitted. Either `raw` or `raw_base64` is set, or neither for a null payload."""
+    """One event that was not admitted. Either `raw` or `raw_base64` is set, or neither for a null payload.
+
+    `key` and `key_base64` are the record's in the same way: neither where it has none, or the letter is an older one.
+    """
 
     topic: str
     partition: int
@@ -39,6 +48,13 @@ class DeadLetter(msgspec.Struct, frozen=True):
     reason: str
     raw: str | None = None
     raw_base64: str | None = None
+    key: str | None = None
+    key_base64: str | None = None
+
+    @property
+    def key_bytes(self) -> bytes | None:
+        """The key of the event's record, as it came."""
+        return self.key.encode() if self.key is not None else base64.b64decode(self.key_base64 or "") or None
 
     @property
     def place(self) -> tuple[str, int, int]:
@@ -46,10 +62,10 @@ class DeadLetter(msgspec.Struct, frozen=True):
         return self.topic, self.partition, self.offset
 
     @classmethod
-    def of(cls, topic: str, rejected: Rejected) -> DeadLetter:
+    def of(cls, topic: str, rejected: Rejected, key: bytes | None = None) -> DeadLetter:
         """The dead letter of a rejected event."""
-        text, encoded = readable(rejected.raw)
-        return cls(topic, rejected.partition, rejected.offset, rejected.kind, rejected.reason, text, encoded)
+        x = rejected
+        return cls(topic, x.partition, x.offset, x.kind, x.reason, *readable(x.raw), *readable(key))
 
 
 class DeadLetters:
@@ -57,20 +73,23 @@ class DeadLetters:
 
     def __init__(self, kafka: Mapping[str, str]) -> None:
         self._failures: list[str] = []
+        self._keys = RecordKeys(kafka)
         self._producer = Producer(
             {**kafka, "enable.idempotence": True, "linger.ms": 5, "message.timeout.ms": int(TIMEOUT * 1000),
              "delivery.report.only.error": True, "log_level": 0}
         )  # fmt: skip
 
-    def send(self, topic: str, rejected: Iterable[Rejected]) -> None:
+    def send(self, topic: str, rejected: Sequence[Rejected]) -> None:
         """Send the rejected events of a topic; returns when all of them are acknowledged.
 
         Raises:
             Unreachable: the broker did not take one; sending all of them again is safe.
         """
         self._failures.clear()
+        keys = self._keys.of(topic, {(x.partition, x.offset): x.raw for x in rejected}, _KEYS_WITHIN)
         for one in rejected:
-            self._queue(topic + SUFFIX, f"{topic}/{one.partition}/{one.offset}", _encoded(topic, one))
+            value = _encoded(topic, one, keys.get((one.partition, one.offset)))
+            self._queue(topic + SUFFIX, f"{topic}/{one.partition}/{one.offset}", value)
         left = self._producer.flush(TIMEOUT + 5)
         if left or self._failures:
             reason = self._failures[0] if self._failures else f"{left} are not acknowledged after {TIMEOUT:.0f} s"
@@ -79,6 +98,7 @@ class DeadLetters:
     def close(self) -> None:
         """Let go of the broker; nothing is pending after `send`."""
         self._producer.flush(0)
+        self._keys.close()
 
     def _queue(self, topic: str, key: str, value: bytes) -> None:
         while True:
@@ -93,17 +113,16 @@ class DeadLetters:
             self._failures.append(error.str())
 
 
-def _encoded(topic: str, rejected: Rejected) -> bytes:
+def _encoded(topic: str, rejected: Rejected, key: bytes | None) -> bytes:
     """The letter's JSON, with the beginning of the event alone where all of it would be too much for Kafka."""
-    value = msgspec.json.encode(DeadLetter.of(topic, rejected))
+    key = key if key is not None and len(key) <= _KEPT else None
+    value = msgspec.json.encode(DeadLetter.of(topic, rejected, key))
     raw = rejected.raw or b""
     if len(value) <= _MOST:
         return value
     reason = f"{rejected.reason} ({len(raw)} bytes; here are the first {_KEPT}, the lake has all)"
-    text, encoded = None, base64.b64encode(raw[:_KEPT]).decode()
-    return msgspec.json.encode(
-        DeadLetter(topic, rejected.partition, rejected.offset, rejected.kind, reason, text, encoded)
-    )
+    short = DeadLetter.of(topic, replace(rejected, reason=reason, raw=None), key)
+    return msgspec.json.encode(structs.replace(short, raw_base64=base64.b64encode(raw[:_KEPT]).decode()))
 
 
 def read_dead_letters(kafka: Mapping[str, str], topics: Sequence[str]) -> list[DeadLetter]:

@@ -14,6 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from msgspec import structs
 
 from headwater.errors import UsageError
 from headwater.events.admission import IGNORED, Rejected
@@ -107,7 +108,7 @@ def read_letters(repository: Repository, sources: Iterable[Source], wanted: Want
         for x in _kept(lake, source, ids.get(topic)):
             if wanted(x.letter):
                 sent = found.get(x.letter.place)
-                found[x.letter.place] = replace(x, sent_at=sent.sent_at if sent else None)
+                found[x.letter.place] = x if sent is None else _with_key(replace(x, sent_at=sent.sent_at), sent)
     ledgers = {topic: read_ledger(kafka, topic, id) for topic, id in ids.items()}
     return [_with_entry(found[place], ledgers) for place in sorted(found)]
 
@@ -125,6 +126,12 @@ def _kept(lake: Lake, source: Source, topic_id: str | None) -> Iterable[Letter]:
         rejected = Rejected(-1, row["_partition"], row["_offset"], row["_kind"], row["_reason"], row["_raw"])
         letter = DeadLetter.of(source.topic, rejected)
         yield Letter(letter, time, row["_raw"]) if same else Letter(letter)
+
+
+def _with_key(letter: Letter, sent: Letter) -> Letter:
+    """The lake keeps no keys; what a worker sent may have one."""
+    key, encoded = sent.letter.key, sent.letter.key_base64
+    return replace(letter, letter=structs.replace(letter.letter, key=key, key_base64=encoded))
 
 
 def _with_entry(letter: Letter, ledgers: Mapping[str, Places]) -> Letter:

@@ -23,7 +23,11 @@ from headwater.plans.plan import Source
 from headwater.plans.topics import TopicSettings
 from headwater.repository import Repository
 from pipelines.letters import Letter, Wanted, read_letters
+from pipelines.record_keys import RecordKeys
 from pipelines.replays import Original, Places, Replayer, make_ledger
+
+_KEYS_WITHIN = 60.0
+"""Seconds."""
 
 
 @dataclass(frozen=True)
@@ -85,11 +89,24 @@ class _Replay:
         replayer = Replayer(self.kafka, self.source.topic, facts.id)
         try:
             before = dict(replayer.done)
-            for _ in replayer.send([_original(o.letter) for o in todo]):
+            for _ in replayer.send(self._originals([o.letter for o in todo])):
                 pass
         finally:
             replayer.close()
         return [_sent(o, before, replayer.done) if o.left is None else o for o in outcomes]
+
+    def _originals(self, letters: Sequence[Letter]) -> list[Original]:
+        """What is sent: with the key of the dead letter, else the one that the topic still has."""
+        known = {x.letter.place[1:]: x.letter.key_bytes for x in letters if x.letter.key_bytes is not None}
+        asked = RecordKeys(self.kafka)
+        try:
+            places = {x.letter.place[1:]: x.raw for x in letters}
+            unknown = {place: raw for place, raw in places.items() if place not in known}
+            found = asked.of(self.source.topic, unknown, _KEYS_WITHIN)
+        finally:
+            asked.close()
+        keys = known | found
+        return [_original(x, keys.get(x.letter.place[1:])) for x in letters]
 
     # -- which are left ---------------------------------------------------------------------------------------------
 
@@ -166,10 +183,10 @@ def _sent(outcome: Outcome, before: Places, after: Places) -> Outcome:
     return Outcome(letter, _replayed_text(letter)) if place in before else Outcome(letter, sent=True)
 
 
-def _original(x: Letter) -> Original:
+def _original(x: Letter, key: bytes | None) -> Original:
     assert x.broker_time is not None
     assert x.raw is not None, "a null payload is never admitted"
-    return Original(x.letter.partition, x.letter.offset, x.broker_time, x.raw)
+    return Original(x.letter.partition, x.letter.offset, x.broker_time, x.raw, key)
 
 
 def _replayed_text(x: Letter) -> str:

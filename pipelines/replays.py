@@ -52,12 +52,13 @@ class Entry(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Original:
-    """An event to send again: its place, its broker's time (microseconds), its bytes."""
+    """An event to send again: its place, its broker's time (microseconds), its bytes and its record's key."""
 
     partition: int
     offset: int
     broker_time: int
     raw: bytes
+    key: bytes | None = None
 
 
 Places = dict[tuple[int, int], Entry]
@@ -170,8 +171,9 @@ class Replayer:
                 BROKER_TIME: format_timestamp(x.broker_time),
             }
             self._producer.produce(
-                # The broker's own time replaces this one, where the topic is of that kind.
-                self._topic, x.raw, partition=x.partition, headers=headers, timestamp=x.broker_time // 1000,
+                # The partition is where its key went, whichever partitioner the producer had. The broker's own time
+                # replaces this one, where the topic is of that kind.
+                self._topic, x.raw, x.key, partition=x.partition, headers=headers, timestamp=x.broker_time // 1000,
                 on_delivery=lambda error, message, x=x: delivered(error, message, x),
             )  # fmt: skip
         left = self._producer.flush(TIMEOUT)

@@ -97,6 +97,8 @@ def show_command(context: Context, places: tuple[str, ...]) -> None:
         about = x.as_json()
         again = about["replayed_as"]
         click.echo(f"place        {_place(about)}\nkind         {about['kind']}\nreason       {about['reason']}")
+        if (key := about["key"] if about["key"] is not None else about["key_base64"]) is not None:
+            click.echo(f"key          {ascii(key)[1:-1]}")
         click.echo(f"broker time  {about['broker_time'] or 'unknown until the sink has kept it'}")
         click.echo(f"replayed     {'no' if again is None else 'as ' + _place(about | again)}")
         click.echo(f"bytes        {len(x.raw) if x.raw is not None else 'of the dead letter'}\n{room.shown_bytes(x)}\n")

@@ -158,7 +158,8 @@ def test_rejected_events_are_listed_once_with_their_reasons(repo: Path, kafka: s
     letters.close()
     alone = json.loads(headwater_here("dead-letters", "--json", repo=repo).stdout)
     assert alone == [{"topic": SALES.topic, "partition": 0, "offset": 1, "kind": "dead-letter", "reason": "truncated",
-                      "raw": "{", "raw_base64": None, "broker_time": None, "replayed_as": None}]  # fmt: skip
+                      "raw": "{", "raw_base64": None, "key": None, "key_base64": None, "broker_time": None,
+                      "replayed_as": None}]  # fmt: skip
     headwater_here("sink", "--until-caught-up", repo=repo)
     listed = json.loads(headwater_here("dead-letters", "list", "--json", repo=repo).stdout)
     assert [(x["offset"], x["kind"], x["raw"], x["raw_base64"]) for x in listed] == [

@@ -193,6 +193,44 @@ def test_the_future_is_decided_by_the_time_that_the_event_first_had(redis_url: s
     world.assert_each_counts_once()
 
 
+def test_a_replayed_event_has_the_key_and_the_partition_of_the_first(
+    redis_url: str, kafka: str, tmp_path: Path
+) -> None:
+    world = Replays(redis_url, kafka, tmp_path, config={"message.timestamp.type": "CreateTime", "retention.ms": "-1"})
+    world.publish()
+    then = (time.time_ns() // 1_000_000 - 10 * DAY // 1000) * 1000
+    keys = [b"7", b"\xff\x00", None, b"", b"11"]
+    events = [{"customer": 7 + i, "product": None, "price": 5.0, "quantity": 1, "ts": then + 2 * DAY} for i in range(5)]
+    # The first is withheld by an expectation, the others lie too far ahead of the broker.
+    events[0] |= {"price": -1.0, "ts": then}
+    producer = Producer(world.kafka)
+    for key, event in zip(keys, events, strict=True):
+        producer.produce(world.topic, json.dumps(event), key, partition=1, timestamp=then // 1000)
+    # A letter from before there were keys in letters.
+    old = {"topic": world.topic, "partition": 1, "offset": 4, "kind": "dead-letter", "reason": "ahead", "raw": "{"}
+    producer.produce(f"{world.topic}.dead-letters", json.dumps(old))
+    assert producer.flush(20) == 0
+    world.catch_up()
+    world.sink(world.lake)
+    listed = json.loads(world.cli("dead-letters", "--json").out)
+    assert [(x["key"], x["key_base64"]) for x in listed] == [
+        (None, None), (None, "/wA="), (None, None), ("", None), (None, None),
+    ]  # fmt: skip
+    assert "key          /wA=\n" in world.cli("dead-letters", "show", "1/1").out
+    world.fix(expectations=(), tolerance=3 * DAY)
+    # Two whose keys the topic still has; then only the letters have them.
+    done = world.replay("--place", "1/0", "--place", "1/4")
+    [cut] = world.admin.delete_records([TopicPartition(world.topic, 1, 5)]).values()
+    cut.result(20)
+    done = sorted([*done, *(x for x in world.replay() if x["sent"])], key=lambda x: x["offset"])
+    assert [x["offset"] for x in done] == [0, 1, 2, 3, 4]
+    assert [read(world, 1, x["replayed_as"]["offset"]).key() for x in done] == keys
+    world.sent = [
+        {**e, "_partition": 1, "_offset": x["replayed_as"]["offset"]} for e, x in zip(events, done, strict=True)
+    ]
+    world.assert_each_counts_once()
+
+
 def read(world: World, partition: int, offset: int):
     consumer = Consumer({**world.kafka, "group.id": "t", "auto.offset.reset": "error"})
     consumer.assign([TopicPartition(world.topic, partition, offset)])
