@@ -130,7 +130,7 @@ class Connection:
         return self.receive(count)
 
     def post(self, pieces: Sequence[bytes | memoryview], count: int) -> Posted:
-        """Have `pieces`, which hold `count` encoded commands, sent by a thread; the replies are asked of the result.
+        """Send `pieces`, which hold `count` encoded commands, without waiting; the replies are asked of the result.
 
         The wire keeps the order of the calls: a later `ask` is sent when all that was posted has its replies.
         """
@@ -149,6 +149,21 @@ class Connection:
                 sent = max(sent - len(piece), 0)
         except OSError as error:
             raise self._lost(error) from error
+
+    def send_some(self, pieces: Sequence[bytes | memoryview]) -> list[bytes | memoryview]:
+        """Write as much as there is room for at once; what is left."""
+        try:
+            sent = self._alive().sendmsg(pieces, (), socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return list(pieces)
+        except OSError as error:
+            raise self._lost(error) from error
+        left: list[bytes | memoryview] = []
+        for piece in pieces:
+            if sent < len(piece):
+                left.append(memoryview(piece)[sent:])
+            sent = max(sent - len(piece), 0)
+        return left
 
     def receive(self, count: int) -> list[Any]:
         """The next `count` replies. Raises Unreachable where the connection breaks or the server cannot serve."""
@@ -182,6 +197,10 @@ class Connection:
         if self._socket is not None:
             self._socket.close()
             self._socket = None
+
+    def closed(self) -> Unreachable:
+        """What whoever waits is told where the connection was closed."""
+        return Unreachable(f"The connection to Redis at {self.address} was closed.")
 
     def _shut_down(self) -> None:
         # A thread that waits in a system call of this socket does not notice that it is closed, but this.
@@ -226,7 +245,8 @@ class Connection:
         return Unreachable(f"Lost the connection to Redis at {self.address}: {what}.")
 
     def _drop(self) -> None:
-        # Not `close`: the thread of what is posted may be the one that failed.
+        # Not `close`: the thread of what is posted may be the one that failed, or be sending.
+        self._shut_down()
         sock, self._socket = self._socket, None
         if sock is not None:
             sock.close()

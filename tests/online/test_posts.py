@@ -1,4 +1,4 @@
-"""Commands that are sent by a thread and answered later, on a real server."""
+"""Commands that are answered later, on a real server: sent at once, or by a thread where the socket is full."""
 
 import threading
 from itertools import pairwise
@@ -72,10 +72,21 @@ def test_a_server_that_dies_fails_all_that_has_no_reply_and_a_new_connection_pos
         assert answered.replies() == [b"before"]
 
 
+def test_what_the_socket_takes_at_once_needs_no_thread(redis_url: str) -> None:
+    before = threading.active_count()
+    with Connection(redis_url) as connection:
+        posted = [connection.post([echo(f"{i}")], 1) for i in range(100)]
+        assert [p.replies() for p in posted] == [[b"%d" % i] for i in range(100)]
+        assert threading.active_count() == before
+
+
 def test_closing_ends_the_thread_and_fails_what_waits(own_redis) -> None:
     before = threading.active_count()
     connection = Connection(own_redis.url)
     waits = connection.post([WAITS], 1)
+    for _ in range(40):
+        connection.post([echo("x" * 1_000_000)], 1)
+    assert threading.active_count() > before
     connection.close()
     assert threading.active_count() == before
     with pytest.raises(Unreachable):

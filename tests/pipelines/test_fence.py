@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from headwater.online.connection import Connection
-from headwater.online.posts import Posted
+from headwater.online.posts import Posted, Posts
 from pipelines import feeds
 from pipelines.feeds import PositionsLost, Refused
 from tests.pipelines.stream_world import Stream, random_events
@@ -63,7 +63,7 @@ def test_a_batch_cut_short_in_the_middle_is_begun_again_and_counts_once(
         sent.append(raw)
         if len(sent) <= 2:
             return post(raw, count)
-        lost = Posted(raw, count)
+        lost = Posted(Posts(broken.connection), count)
         lost.finish([b"OK", b"QUEUED", [b"FENCE"]])
         return lost
 
