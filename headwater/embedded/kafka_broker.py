@@ -10,6 +10,7 @@ import base64
 import struct
 import subprocess
 import uuid
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
@@ -21,10 +22,11 @@ from headwater.errors import Unreachable
 _JVM = ["-Xms128m", "-Xmx512m", "-XX:+UseSerialGC", "-Xshare:auto", "-XX:-UsePerfData", "-Djava.awt.headless=true"]
 
 
-def start_kafka(folder: Path, port: int, controller_port: int) -> ProcessRecord:
+def start_kafka(folder: Path, port: int, controller_port: int, *, jvm: Sequence[str] = ()) -> ProcessRecord:
     """Start Kafka on loopback with its logs in `folder`, and wait until it answers.
 
     A log that is there already is kept: topics, events, groups and topic ids are the same as before.
+    `jvm`: options of Java's that override ours, such as a larger heap.
 
     Raises:
         UsageError: Java or Maven is missing.
@@ -35,7 +37,7 @@ def start_kafka(folder: Path, port: int, controller_port: int) -> ProcessRecord:
     properties = folder / "server.properties"
     properties.write_text(_properties(folder / "data", port, controller_port))
     log = folder / "kafka.log"
-    run = [java, *_JVM, *_logging(folder, log), "-cp", f"{jars}/*"]
+    run = [java, *_JVM, *jvm, *_logging(folder, log), "-cp", f"{jars}/*"]
     if not (folder / "data" / "meta.properties").exists():
         _format(run, properties)
     record = launch("kafka", [*run, "kafka.Kafka", str(properties)], log)
