@@ -13,6 +13,7 @@ them takes each place once.
 from __future__ import annotations
 
 import base64
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -24,15 +25,16 @@ from msgspec import structs
 from headwater.errors import Unreachable
 from headwater.events.admission import Rejected
 from headwater.online.topic_facts import topic_facts
-from pipelines.record_keys import RecordKeys
+from pipelines.record_keys import Allowance, RecordKeys
 
 SUFFIX = ".dead-letters"
 TIMEOUT = 15.0
 _MOST = 900_000
 """Bytes of a letter; Kafka takes a million by default. The lake keeps the whole event all the same."""
 _KEPT = 100_000
-_KEYS_WITHIN = 1.0
-"""Seconds that a batch waits for keys, 9 ms a dead letter that lies alone; a replay asks again for those not found."""
+_KEYS_MOST, _KEYS_SHARE = 2.0, 0.1
+"""Seconds that a batch waits for keys (9 ms for a letter that lies alone), and the share of a worker's time that it may
+cost where many events are none. A replay asks again for what was not found."""
 
 
 class DeadLetter(msgspec.Struct, frozen=True):
@@ -73,7 +75,7 @@ class DeadLetters:
 
     def __init__(self, kafka: Mapping[str, str]) -> None:
         self._failures: list[str] = []
-        self._keys = RecordKeys(kafka)
+        self._keys, self._time = RecordKeys(kafka), Allowance(_KEYS_MOST, _KEYS_SHARE, time.monotonic())
         self._producer = Producer(
             {**kafka, "enable.idempotence": True, "linger.ms": 5, "message.timeout.ms": int(TIMEOUT * 1000),
              "delivery.report.only.error": True, "log_level": 0}
@@ -86,7 +88,7 @@ class DeadLetters:
             Unreachable: the broker did not take one; sending all of them again is safe.
         """
         self._failures.clear()
-        keys = self._keys.of(topic, {(x.partition, x.offset): x.raw for x in rejected}, _KEYS_WITHIN)
+        keys = self._keys_of(topic, rejected)
         for one in rejected:
             value = _encoded(topic, one, keys.get((one.partition, one.offset)))
             self._queue(topic + SUFFIX, f"{topic}/{one.partition}/{one.offset}", value)
@@ -99,6 +101,12 @@ class DeadLetters:
         """Let go of the broker; nothing is pending after `send`."""
         self._producer.flush(0)
         self._keys.close()
+
+    def _keys_of(self, topic: str, rejected: Sequence[Rejected]) -> dict[tuple[int, int], bytes]:
+        begun = time.monotonic()
+        keys = self._keys.of(topic, {(x.partition, x.offset): x.raw for x in rejected}, self._time.left(begun))
+        self._time.took(begun, time.monotonic())
+        return keys
 
     def _queue(self, topic: str, key: str, value: bytes) -> None:
         while True:

@@ -33,6 +33,8 @@ class RecordKeys:
         Left out: no key, another value (a topic may have been made anew), gone, or not there in time.
         """
         found: dict[Spot, bytes] = {}
+        if seconds <= 0:
+            return found
         deadline = time.monotonic() + seconds
         with contextlib.suppress(KafkaException):
             for partition, first, last in _ranges(records):
@@ -71,6 +73,25 @@ class RecordKeys:
             if message is not None:
                 at = message.offset() + 1
                 yield message
+
+
+class Allowance:
+    """Time for what may be left out: `most` seconds at first, and a share of all time again, up to as many.
+
+    `now` is a clock's seconds.
+    """
+
+    def __init__(self, most: float, share: float, now: float) -> None:
+        self._most, self._share = most, share
+        self._left, self._at = most, now
+
+    def left(self, now: float) -> float:
+        """Seconds that may be taken now."""
+        return min(self._most, self._left + self._share * (now - self._at))
+
+    def took(self, begun: float, now: float) -> None:
+        """It was taken, from `begun` until now."""
+        self._left, self._at = max(0.0, self.left(begun) - (now - begun)), now
 
 
 def _ranges(records: Mapping[Spot, bytes | None]) -> list[tuple[int, int, int]]:

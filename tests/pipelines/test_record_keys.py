@@ -10,9 +10,7 @@ import pytest
 from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from pipelines.record_keys import RecordKeys
-
-pytestmark = pytest.mark.kafka
+from pipelines.record_keys import Allowance, RecordKeys
 
 
 @pytest.fixture
@@ -41,6 +39,7 @@ def at(*offsets: int) -> dict[tuple[int, int], bytes | None]:
     return {(1, i): b"v%d" % i for i in offsets}
 
 
+@pytest.mark.kafka
 def test_keys_are_found_near_and_far_and_those_that_are_not_there_are_left_out(
     kafka: str, topic: str, keys: RecordKeys
 ) -> None:
@@ -62,3 +61,18 @@ def test_a_broker_that_does_not_answer_is_not_waited_for_long() -> None:
     # Far below the default, on any machine: what is tested is that it ends.
     assert time.monotonic() - began < 60
     keys.close()
+
+
+def test_a_flood_of_dead_letters_waits_for_keys_a_tenth_of_the_time() -> None:
+    allowed, waited, now = Allowance(2.0, 0.1, 0.0), 0.0, 0.0
+    for _ in range(1_000):
+        # Each batch takes a second, and would wait for all that there is.
+        begun, now = now, now + allowed.left(now)
+        waited += now - begun
+        allowed.took(begun, now)
+        now += 1.0
+    assert waited == pytest.approx(2.0 + 999 * 0.1)
+    # After a quiet hour there are two seconds again, and no more.
+    assert allowed.left(now + 3_600) == 2.0
+    allowed.took(now + 3_600, now + 3_605)
+    assert allowed.left(now + 3_605) == 0.0
