@@ -224,7 +224,7 @@ class World:
     def catch_up(self, **settings: Any) -> Worker:
         """One worker in this process, until all positions reach the ends of now."""
         worker = self.worker(**settings)
-        deadline, caught_up = time.monotonic() + 40, CaughtUp(self.redis_url, self.kafka, self.project)
+        deadline, caught_up = time.monotonic() + 120, CaughtUp(self.redis_url, self.kafka, self.project)
         # A worker that goes from error to error never asks `until`.
         limit = threading.Timer(45, worker.stop)
         limit.start()

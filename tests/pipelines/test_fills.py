@@ -75,7 +75,7 @@ def read(world: World, name: str, customer: int = 1):
 
 
 def wait_for(condition, what: str) -> None:
-    deadline = time.monotonic() + 40
+    deadline = time.monotonic() + 120
     while not condition():
         assert time.monotonic() < deadline, what
         time.sleep(0.02)

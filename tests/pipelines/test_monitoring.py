@@ -163,7 +163,7 @@ def test_the_commands_say_where_they_answer_and_log_json(redis_url: str, kafka: 
         until(lambda at=at: get(f"{at}/ready")[0] == 200)
         assert f"headwater_{command}_restarts_total" in get(f"{at}/metrics")[2]
         process.send_signal(signal.SIGTERM)
-        rest = process.communicate(timeout=30)[0].splitlines()
+        rest = process.communicate(timeout=120)[0].splitlines()
         assert process.returncode == 0
         assert {"seconds", "time", "message"} <= json.loads(rest[-1]).keys()
 

@@ -52,7 +52,7 @@ def positions(world: World) -> dict[int, int]:
     return all_positions(world.connection, world.project, fill)
 
 
-def wait_for(condition, what: str, seconds: float = 40) -> None:
+def wait_for(condition, what: str, seconds: float = 120) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, what

@@ -84,7 +84,7 @@ class Shop:
     def customers(self) -> list[int]:
         return sorted(self.lake.read_events(self.source)["customer"].to_pylist())
 
-    def wait_for(self, count: int, seconds: float = 30) -> None:
+    def wait_for(self, count: int, seconds: float = 120) -> None:
         deadline = time.monotonic() + seconds
         while self.lake.read_events(self.source).num_rows < count:
             assert time.monotonic() < deadline, f"{self.lake.read_events(self.source).num_rows} of {count} events"
@@ -261,9 +261,9 @@ def test_kafka_and_redis_may_go_away_and_come_back(
     own_redis.restart()
     own_kafka.start()
     shop.produce(range(60, 90))
-    shop.wait_for(90, seconds=60)
+    shop.wait_for(90)
     sink.terminate()
-    said = sink.communicate(timeout=30)[0]
+    said = sink.communicate(timeout=120)[0]
     assert sink.returncode == 0, said
     assert shop.customers() == list(range(90))
     assert said.count("Kafka does not answer") <= 1, said
@@ -284,7 +284,7 @@ def test_a_full_disk_is_said_once_and_waited_for(shop: Shop, start_headwater: Ca
     shop.produce(range(90, 120))
     shop.wait_for(120)
     sink.terminate()
-    said = sink.communicate(timeout=30)[0]
+    said = sink.communicate(timeout=120)[0]
     assert sink.returncode == 0, said
     assert (said.count("The lake does not answer"), said.count("The lake is back.")) == (1, 1), said
     assert "cannot be written" in said

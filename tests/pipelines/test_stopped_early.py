@@ -33,7 +33,7 @@ def test_who_is_stopped_before_it_has_caught_up_ends_with_130(
     else:
         wait_for(lambda: sum(lake.positions(world.topic).values()) > 0, "the sink does not work")
     process.terminate()
-    said = process.communicate(timeout=30)[0]
+    said = process.communicate(timeout=120)[0]
     assert process.returncode == 130, said
     assert said.endswith("Stopped.\n")
 

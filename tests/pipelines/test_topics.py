@@ -172,7 +172,7 @@ def test_retention_under_a_running_worker_is_no_skip_either(world: World, tmp_pa
 
     worker._fed._verify = verify_then_cut  # type: ignore[method-assign]
     with world.running_worker(worker):
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         while "spend" not in world.published().filling:
             assert time.monotonic() < deadline
             time.sleep(0.05)

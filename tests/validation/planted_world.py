@@ -76,7 +76,7 @@ class PlantedWorld(World):
         """A sink in this process, until the lake has everything."""
         settings = SinkSettings(every=0.1, wait=0.05, retry_every=0.1)
         sink = Sink(self.redis_url, self.kafka, self.lake, self.project, settings)
-        deadline, caught_up = time.monotonic() + 40, LakeCaughtUp(self.kafka, self.lake, [self.topic])
+        deadline, caught_up = time.monotonic() + 120, LakeCaughtUp(self.kafka, self.lake, [self.topic])
         sink.run(until=lambda: caught_up() or time.monotonic() > deadline)
         assert time.monotonic() < deadline
 

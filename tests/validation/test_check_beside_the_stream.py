@@ -90,6 +90,11 @@ def assert_nothing_named(world: PlantedWorld) -> dict[str, int]:
     }  # fmt: skip
 
 
+def most_are_proven(world: PlantedWorld) -> bool:
+    found = assert_nothing_named(world)
+    return found["compared"] > found["waiting"]
+
+
 def wait_for(condition: Callable[[], bool], seconds: float = 200) -> None:
     until = time.monotonic() + seconds
     while not condition():
@@ -104,9 +109,8 @@ def test_nothing_is_named_while_events_flow_and_either_side_stands_still_or_dies
     with Flow(world):
         wait_for(lambda: len(world.rows()) > 500 and bool(world.lake.positions(world.topic)))
         for _ in range(3):
-            found = assert_nothing_named(world)
-            # The sink runs, so most rows are proven.
-            assert found["compared"] > found["waiting"]
+            # The sink runs, so most rows are proven; not each time on a machine that gives it no time.
+            wait_for(lambda: most_are_proven(world))
         # The worker stands still in the middle of whatever it does, and the sink goes on.
         worker.send_signal(signal.SIGSTOP)
         assert assert_nothing_named(world)["waiting"] == 0

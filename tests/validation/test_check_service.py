@@ -103,7 +103,7 @@ def test_the_command_logs_a_line_a_view_and_stops_in_order(world: PlantedWorld, 
     assert lines[1]["message"].startswith("Checking project ")
     assert (lines[2]["view"], lines[2]["compared"], lines[2]["differences"]) == ("spend", len(world.rows()), {})
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=30)
+    process.communicate(timeout=120)
     assert process.returncode == 0
 
 
