@@ -142,6 +142,9 @@ def main() -> None:
     except (click.Abort, KeyboardInterrupt):
         # On a terminal ^C stands at the line's beginning.
         logs.say("\nStopped." if sys.stderr.isatty() and logs.chosen() == "text" else "Stopped.")
+        # An interrupt that went through the exec of a text (dataclasses are made so) is remembered, and Python would end
+        # by the signal instead of with the code. The next text makes it forget.
+        exec("")
         sys.exit(130)
     except HeadwaterError as error:
         logs.complain("\n".join([str(error), *getattr(error, "__notes__", [])]), exit_code=error.exit_code)
