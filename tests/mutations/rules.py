@@ -76,6 +76,8 @@ RULES = (
         "np.array([b - a for a, b in spans], np.uint64)"),
     one("2. What differs is read and merged again", "not read", TWO, FEEDS,
         "        self._reload(again)\n        flight.merge_again(again)\n", "        flight.merge_again(again)\n"),
+    one("2. What is set beside is moved or deleted", "left where the fence refuses", FENCE, SCRIPTS,
+        "    for s = first + rows + 1, #KEYS do redis.call('DEL', KEYS[s]) end\n", ""),
     one("2. At most 1,000 rows a script", "any number", TWO, FEEDS, "ROWS_A_SCRIPT = 1000", "ROWS_A_SCRIPT = 10**9"),
     # -- 3
     one("3. Born: the first offset of the partition", "the batch's last", SAY, TABLE,
