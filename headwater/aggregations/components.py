@@ -289,7 +289,7 @@ def tail_values(values: Sequence[Any], dtype: str) -> list[bytes]:
     """How strings, bytes values or lists of a column lie in a row."""
     if is_list(dtype):
         return [pack_list(v, dtype) for v in values]
-    return list(values) if dtype == "bytes" else [v.encode("utf-8", "surrogatepass") for v in values]
+    return [v if type(v) is bytes else v.encode("utf-8", "surrogatepass") for v in values]
 
 
 def from_bytes(value: bytes, dtype: str) -> Any:
