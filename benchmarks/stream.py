@@ -5,7 +5,7 @@
 Ours is the worker as `headwater stream` runs it: real Kafka (4 partitions), real Redis, JSON events, admission, the
 fence with its positions, commits, whole rows of full size: each customer has 40 days of history behind it when the
 run begins. With and without approx_distinct, for few and for many customers, with Redis's append-only file off and
-on (synced each second): `stream_CUSTOMERS[_distinct][_append_only]`.
+on (synced each second, made anew when it has 8 GB): `stream_CUSTOMERS[_distinct][_append_only]`.
 
 The peers have no such view, so each computes the nearest that it has: count, sum, mean and max of `amount` in
 tumbling windows of an hour, after the same filter, in its own local state and written nowhere (no changelog, no sink,
