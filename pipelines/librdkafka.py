@@ -109,6 +109,8 @@ class LibrdkafkaConsumer:
         self._lib, self._native, self._callbacks = lib, native, callbacks
         # Kept here: librdkafka holds their addresses only.
         self._rebalance_cb, self._error_cb = _REBALANCE(self._on_rebalance), _ERROR(self._on_error)
+        # Partitions that the group gives while it is left are given back: assigning them then has hung for ever.
+        self._closing = False
         self._rk = self._opened(settings)
         self._queue = lib.rd_kafka_queue_get_consumer(self._rk)
         self._messages = (c_void_p * 1)()
@@ -145,6 +147,7 @@ class LibrdkafkaConsumer:
     def close(self) -> None:
         """As `GroupConsumer`."""
         if self._rk is not None:
+            self._closing = True
             self._lib.rd_kafka_consumer_close(self._rk)
             self._lib.rd_kafka_queue_destroy(self._queue)
             self._lib.rd_kafka_destroy(self._rk)
@@ -210,7 +213,7 @@ class LibrdkafkaConsumer:
 
     def _on_rebalance(self, rk: Any, code: int, places: Any, _: Any) -> None:
         found = {(e.topic.decode(), e.partition) for e in places[0].elems[: places[0].cnt]}
-        if code == _ASSIGN:
+        if code == _ASSIGN and not self._closing:
             self._callbacks.assigned(found)
         else:
             self._callbacks.gone(found)
