@@ -31,9 +31,9 @@ from headwater.online.connection import CommandError, Connection
 from headwater.online.expiry import expiry_of
 from headwater.online.framing import command, frame
 from headwater.online.keys import counter_key, entity_key, position_key, row_prefix
-from headwater.online.posts import Posted
+from headwater.online.posts import Piece, Posted
 from headwater.online.published import Fill
-from headwater.online.row_writes import Piece, frames, outcome, write_rows
+from headwater.online.row_writes import MOST_ROWS, frames, outcome, write_rows
 from headwater.plans.plan import StreamView
 from headwater.rows.counters import Counters
 from headwater.rows.fold import key_items
@@ -44,7 +44,7 @@ from pipelines.unreadable_rows import naming_the_row
 ROWS_A_SCRIPT = 1000
 BYTES_A_SCRIPT = 160_000
 """What fits a processor's cache takes Redis less time."""
-ROWS_AT_ONCE = 2_000
+ROWS_AT_ONCE = MOST_ROWS
 """Rows that are encoded together, and read together."""
 CACHE_BYTES = 1 << 30
 
@@ -106,7 +106,7 @@ class ViewFeed:
         self._names: list[bytes] = []
         self._flight: _Flight | None = None
         expiry = expiry_of(view, fill)
-        self._frames = frames(ROWS_AT_ONCE, b"" if expiry is None else b"%d" % expiry)
+        self._frames = frames(b"" if expiry is None else b"%d" % expiry)
         self._rows_cached = max(1000, CACHE_BYTES // self.table.bytes_a_row)
 
     def begin(self, partitions: Iterable[int]) -> dict[int, int]:

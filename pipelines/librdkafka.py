@@ -180,8 +180,9 @@ class LibrdkafkaConsumer:
         )
         errors = ctypes.cast(self._messages, POINTER(POINTER(_Message)))
         faults = [self._fault(errors[i][0]) for i in range(n - count)]
-        one = not count or bool((topic[:count] == topic[0]).all())
-        topics = topic[: min(count, 1)] if one else np.unique(topic[:count])
+        # A batch is of one topic nearly always: no sorting for that.
+        alike = topic[:count] == topic[:1]
+        topics = topic[: min(count, 1)] if alike.all() else np.unique(topic[:count])
         names = {t: self._name(t) for t in topics.tolist()}
         self._native.hw_destroy(self._messages, c_int64(n), self._destroy)
         payloads = Payloads(data, ends[: count + 1], null[:count])

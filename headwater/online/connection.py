@@ -19,7 +19,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import hiredis
 
 from headwater.errors import HeadwaterError, Unreachable, UsageError
-from headwater.online.posts import Posted, Posts
+from headwater.online.posts import Piece, Posted, Posts
 
 _BUFFER = 4 << 20
 _TRANSIENT = ("LOADING", "MASTERDOWN", "READONLY", "CLUSTERDOWN", "TRYAGAIN", "BUSY ", "OOM ", "MISCONF ")
@@ -129,7 +129,7 @@ class Connection:
         self.send([raw])
         return self.receive(count)
 
-    def post(self, pieces: Sequence[bytes | memoryview], count: int) -> Posted:
+    def post(self, pieces: Sequence[Piece], count: int) -> Posted:
         """Send `pieces`, which hold `count` encoded commands, without waiting; the replies are asked of the result.
 
         The wire keeps the order of the calls: a later `ask` is sent when all that was posted has its replies.
@@ -138,32 +138,23 @@ class Connection:
             self._posts = Posts(self)
         return self._posts.post(pieces, count)
 
-    def send(self, pieces: Sequence[bytes | memoryview]) -> None:
+    def send(self, pieces: Sequence[Piece]) -> None:
         """Write encoded commands without waiting for replies; `receive` takes those later, in order."""
         try:
             sock = self._alive()
-            sent = sock.sendmsg(pieces)
-            for piece in pieces:
-                if sent < len(piece):
-                    sock.sendall(memoryview(piece)[sent:])
-                sent = max(sent - len(piece), 0)
+            for piece in _behind(pieces, sock.sendmsg(pieces)):
+                sock.sendall(piece)
         except OSError as error:
             raise self._lost(error) from error
 
-    def send_some(self, pieces: Sequence[bytes | memoryview]) -> list[bytes | memoryview]:
+    def send_some(self, pieces: Sequence[Piece]) -> list[Piece]:
         """Write as much as there is room for at once; what is left."""
         try:
-            sent = self._alive().sendmsg(pieces, (), socket.MSG_DONTWAIT)
+            return _behind(pieces, self._alive().sendmsg(pieces, (), socket.MSG_DONTWAIT))
         except BlockingIOError:
             return list(pieces)
         except OSError as error:
             raise self._lost(error) from error
-        left: list[bytes | memoryview] = []
-        for piece in pieces:
-            if sent < len(piece):
-                left.append(memoryview(piece)[sent:])
-            sent = max(sent - len(piece), 0)
-        return left
 
     def receive(self, count: int) -> list[Any]:
         """The next `count` replies. Raises Unreachable where the connection breaks or the server cannot serve."""
@@ -259,6 +250,16 @@ class Connection:
     def _not_serving(self) -> list[Any]:
         self._drop()
         raise Unreachable(f"Redis at {self.address} cannot serve now: {self._transient}")
+
+
+def _behind(pieces: Sequence[Piece], sent: int) -> list[Piece]:
+    """What is left of pieces when so many of their bytes are sent."""
+    left: list[Piece] = []
+    for piece in pieces:
+        if sent < len(piece):
+            left.append(memoryview(piece)[sent:])
+        sent = max(sent - len(piece), 0)
+    return left
 
 
 def connect_ready(url: str, *, timeout: float = 20.0) -> tuple[Connection, list[str]]:

@@ -53,6 +53,11 @@ def counter_key(project: str, view: str, fill: str) -> bytes:
     return f"hw:count:{project}:{view}:{fill}".encode()
 
 
+def beside_key(number: int) -> bytes:
+    """Where a row's new bytes lie within a transaction."""
+    return f"hw:beside:{number}".encode()
+
+
 def probe_key(project: str) -> bytes:
     """What is written to learn whether Redis takes writes."""
     return f"hw:probe:{project}".encode()

@@ -14,18 +14,22 @@ from typing import Any
 from headwater.online import scripts
 from headwater.online.connection import CommandError
 from headwater.online.framing import command, frame
+from headwater.online.keys import beside_key
+from headwater.online.posts import Piece
 from headwater.rows.frames import Frames
 
 _BEGIN, _END = command(1, [frame(b"MULTI")]), command(1, [frame(b"EXEC")])
-Piece = bytes | memoryview
+MOST_ROWS = 2_000
+"""Rows that are framed together."""
+_BESIDE = [frame(beside_key(i)) for i in range(MOST_ROWS)]
 
 
 @cache
-def frames(rows: int, expiry: bytes) -> Frames:
-    """What makes the bytes of up to `rows` rows commands that set them beside. `expiry`: milliseconds, or empty."""
+def frames(expiry: bytes) -> Frames:
+    """What makes the bytes of up to `MOST_ROWS` rows commands that set them beside. `expiry`: milliseconds, or empty."""
     options = [b"PX", expiry] if expiry else []
     begin = b"*%d\r\n$3\r\nSET\r\n" % (3 + len(options))
-    return Frames.of([begin + name for name in _besides(rows)[:rows]], b"\r\n" + b"".join(map(frame, options)))
+    return Frames.of([begin + name for name in _BESIDE], b"\r\n" + b"".join(map(frame, options)))
 
 
 def write_rows(
@@ -43,7 +47,7 @@ def write_rows(
     n = len(names)
     # The text and not its digest: of a script that the server does not know the values beside would be left over.
     first = [b"EVAL", scripts.WRITE_ROWS, b"%d" % (len(keys) + 2 * n), *keys]
-    script = [*map(frame, first), *names, *_besides(beside + n)[beside : beside + n], *map(frame, arguments)]
+    script = [*map(frame, first), *names, *_BESIDE[beside : beside + n], *map(frame, arguments)]
     return [_BEGIN, values, command(len(script), script) + _END], n + 3
 
 
@@ -52,13 +56,3 @@ def outcome(replies: Sequence[Any]) -> Any:
     if isinstance(replies[-1], list):
         return replies[-1][-1]
     return next(r for r in replies if isinstance(r, CommandError))
-
-
-_beside: list[bytes] = []
-
-
-def _besides(rows: int) -> list[bytes]:
-    """At least as many keys beside, framed."""
-    while len(_beside) < rows:
-        _beside.append(frame(b"hw:beside:%d" % len(_beside)))
-    return _beside

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,8 +32,8 @@ class Frames:
 
     def around(self, rows: Sequence[bytes | memoryview]) -> tuple[bytes, list[int]]:
         """Rows, framed, behind each other; and where each one ends."""
-        pieces: list[bytes | memoryview] = []
-        for i, row in enumerate(rows):
-            pieces += (self.before[self.edges[i] : self.edges[i + 1]], b"$%d\r\n" % len(row), row, self.behind)
-        sizes = [len(p) for p in pieces]
-        return b"".join(pieces), list(accumulate(sum(sizes[4 * i : 4 * i + 4]) for i in range(len(rows))))
+        framed = [
+            b"".join((self.before[a:b], b"$%d\r\n" % len(row), row, self.behind))
+            for (a, b), row in zip(pairwise(self.edges[: len(rows) + 1].tolist()), rows, strict=True)
+        ]
+        return b"".join(framed), list(accumulate(map(len, framed)))

@@ -101,7 +101,7 @@ def encode_table(
         ctypes.byref(table), c_void_p(_at(counts)), c_void_p(_at(sizes)), *_tail_places(tails), around,
         *(c_void_p(_at(a)) for a in (out, ends, digests)),
     )  # fmt: skip
-    return out, ends, digests
+    return out[: int(ends[-1])] if n else out, ends, digests
 
 
 def _framed(frames: Frames) -> _Frames:

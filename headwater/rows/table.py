@@ -198,7 +198,7 @@ class RowTable:
         if written is None:
             return encode(self.layout, self._taken(rows))
         out, ends, digests = written
-        view = memoryview(out.data) if len(out) else memoryview(b"")
+        view = memoryview(out.data)
         return [view[a:b] for a, b in pairwise([0, *ends.tolist()])], digests
 
     def framed(self, rows: Ints, frames: Frames) -> tuple[memoryview, Ints, NDArray[np.uint64]]:
@@ -206,7 +206,7 @@ class RowTable:
         written = self._written(rows, frames)
         if written is not None:
             out, ends, digests = written
-            return memoryview(out.data)[: ends[-1] if len(ends) else 0], ends, digests
+            return memoryview(out.data), ends, digests
         values, digests = encode(self.layout, self._taken(rows))
         data, edges = frames.around(values)
         return memoryview(data), np.array(edges, np.int64), digests
