@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from benchmarks.reference_program import ReferenceProgram, Spec, plain, same, spec_of
+from benchmarks.reference_program import ReferenceProgram, Spec, plain, spec_of
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 HOUR, DAY = 3_600_000_000, 86_400_000_000
@@ -221,15 +221,9 @@ class Proof:
         self, view: str, spec: Spec, events: pl.DataFrame, asked: pl.DataFrame, ours: list[dict[str, Any]]
     ) -> dict[str, int]:
         """Ask the reference the same questions; how many values were compared, and how many differ."""
-        reference = ReferenceProgram(self.options.oracle).answers(spec, events, asked)
-        values = different = 0
-        for i, (theirs, mine) in enumerate(zip(reference, ours, strict=True)):
-            for name, value in theirs.items():
-                values += 1
-                if not same(value, mine[name]):
-                    different += 1
-                    if different <= 5:
-                        self.say(f"DIFFERS {view} {asked.row(i)} {name}: reference {value!r}, ours {mine[name]!r}")
+        values, different = ReferenceProgram(self.options.oracle).compare(
+            spec, events, asked, ours, lambda text: self.say(f"DIFFERS {view} {text}")
+        )
         return {"questions": len(ours), "values": values, "different": different}
 
     def cli(self, *args: str) -> subprocess.CompletedProcess[str]:

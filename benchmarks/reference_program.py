@@ -15,6 +15,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,21 @@ class ReferenceProgram:
         with ThreadPoolExecutor(os.cpu_count()) as threads:
             list(threads.map(ask, groups["_group"].unique().sort()))
         return [a for a in answers if a is not None]
+
+    def compare(
+        self, spec: Spec, events: pl.DataFrame, asked: pl.DataFrame, ours: Sequence[Mapping[str, Any]],
+        say: Callable[[str], None],
+    ) -> tuple[int, int]:  # fmt: skip
+        """How many values of ours were compared with its answers, and how many differ; the first five are said."""
+        values = different = 0
+        for i, (theirs, mine) in enumerate(zip(self.answers(spec, events, asked), ours, strict=True)):
+            for name, value in theirs.items():
+                values += 1
+                if not same(value, mine[name]):
+                    different += 1
+                    if different <= 5:
+                        say(f"{asked.row(i)} {name}: reference {value!r}, ours {mine[name]!r}")
+        return values, different
 
     def _groups(self, events: pl.DataFrame, asked: pl.DataFrame, keys: list[str]) -> pl.DataFrame:
         """Each key that is asked for, and its `_group`."""

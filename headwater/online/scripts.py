@@ -8,7 +8,7 @@ repair holds is another text too: who writes from it is refused, reads it again,
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from headwater.online.connection import CommandError, Connection
 
@@ -177,16 +177,8 @@ class Script:
         return connection.command("EVAL", self.text, len(keys), *keys, *args)
 
     def load(self, connection: Connection) -> None:
-        """Make the server know it; to be done before `request` is used on a connection."""
+        """Make the server know it; to be done before its digest is used on a connection."""
         connection.command("SCRIPT", "LOAD", self.text)
-
-    def request(self, keys: Sequence[bytes], args: Iterable[bytes | memoryview]) -> list[bytes | memoryview]:
-        """The encoded EVALSHA as pieces to be joined; values are not copied."""
-        values = list(args)
-        pieces: list[bytes | memoryview] = [b"*%d\r\n" % (3 + len(keys) + len(values))]
-        for arg in (b"EVALSHA", self.sha, b"%d" % len(keys), *keys, *values):
-            pieces += (b"$%d\r\n" % len(arg), arg, b"\r\n")
-        return pieces
 
 
 begin, publish = Script(BEGIN), Script(PUBLISH)
