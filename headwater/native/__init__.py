@@ -16,7 +16,7 @@ import os
 from functools import cache
 from pathlib import Path
 
-ABI = 4
+ABI = 5
 """The signatures that this code calls; the library's `hw_abi` must say the same (native.h, HW_ABI)."""
 
 NAME = "_headwater.so"
@@ -44,6 +44,11 @@ def library() -> ctypes.CDLL | None:
     found.hw_take.restype = ctypes.c_int64
     found.hw_destroy.restype = None
     found.hw_measure.restype = None
+    found.hw_unpack.restype = None
+    found.hw_unpack_row.restype = ctypes.c_int64
+    found.hw_unpack_row.argtypes = [
+        ctypes.c_char_p, *3 * [ctypes.c_int64], ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p
+    ]  # fmt: skip
     found.hw_write.restype = None
     found.hw_xxh3.restype = ctypes.c_uint64
     return found

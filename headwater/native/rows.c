@@ -1,7 +1,7 @@
-/* Rows of a table -> the bytes of headwater/rows/codec.py, straight from its rings.
+/* Rows of a table -> the bytes of headwater/rows/codec.py, straight from its rings; and rows' packed columns -> their words.
  *
- * In two steps, because values of any length are Python's: `hw_measure` says which tiles each row has, Python puts
- * together the tails, `hw_write` writes all words and the digests.
+ * Rows are written in two steps, because values of any length are Python's: `hw_measure` says which tiles each row has,
+ * Python puts together the tails, `hw_write` writes all words and the digests.
  */
 #include <stdint.h>
 #include <string.h> /* and with it, under glibc, __GLIBC__ */
@@ -35,16 +35,16 @@ static inline void soon(const void *from, int64_t bytes) {
     for (int64_t at = 0; at < bytes; at += 64) __builtin_prefetch((const char *)from + at);
 }
 
-/* The tiles of each row by group, uint16[n, 4 * count_words], and its words without the tail. */
+/* The tiles of each row by group, uint16[n, 4 * count_words], and the most bytes that it takes without the tail. */
 HW_API void hw_measure(hw_rows *t, uint16_t *counts, int64_t *sizes) {
     memset(counts, 0, 8 * t->n * t->count_words);
     for (int64_t g = 0; g < t->n_groups; g++) t->groups[g].n_held = 0;
     for (int64_t i = 0; i < t->n; i++) {
-        int64_t row = t->rows[i], size = 4 + t->count_words;
+        int64_t row = t->rows[i], size = 8 * (4 + t->count_words + 1);
         for (int64_t g = 0; i + 2 < t->n && g < t->n_groups; g++)
             soon(t->groups[g].tiles + t->rows[i + 2] * t->groups[g].slots, 8 * t->groups[g].slots);
         for (int64_t p = 0; p < t->partitions; p++)
-            if (t->applied[row * t->partitions + p] >= 0) size += 3;
+            if (t->applied[row * t->partitions + p] >= 0) size += 24;
         for (int64_t g = 0; g < t->n_groups; g++) {
             hw_group *group = t->groups + g;
             const int64_t *tiles = group->tiles + row * group->slots;
@@ -58,7 +58,7 @@ HW_API void hw_measure(hw_rows *t, uint16_t *counts, int64_t *sizes) {
             }
             group->n_held += held;
             counts[4 * t->count_words * i + g] = (uint16_t)held;
-            size += held * group->width;
+            if (held) size += group->width * (1 + 8 * held);
         }
         sizes[i] = size;
     }
@@ -151,9 +151,120 @@ typedef struct {
     int64_t n_behind;
 } hw_frames;
 
+#define LENGTH 24 /* bytes that a row's length takes at most; frames.py leaves as many */
+
 static inline uint8_t *put(uint8_t *to, const void *from, int64_t n) {
     memcpy(to, from, n);
     return to + n;
+}
+
+/* Put a row's length where LENGTH bytes were left for it, and the row right behind it. Its end. */
+static uint8_t *framed(uint8_t *row, int64_t size) {
+    char digits[LENGTH];
+    int64_t n = LENGTH, left = size;
+    digits[--n] = '\n', digits[--n] = '\r';
+    do digits[--n] = (char)('0' + left % 10);
+    while (left /= 10);
+    digits[--n] = '$';
+    uint8_t *to = put(row - LENGTH, digits + n, LENGTH - n);
+    memmove(to, row, size);
+    return to + size;
+}
+
+/* ---- packed columns: headwater/rows/packing.py has their form */
+
+static inline int64_t bytes_of(uint64_t value) {
+    return value < 1 ? 0 : value < 1 << 8 ? 1 : value < 1 << 16 ? 2 : value < (uint64_t)1 << 32 ? 4 : 8;
+}
+
+static const uint8_t SIZES[16] = {[0] = 1, [1] = 1, [2] = 1, [4] = 1, [8] = 1}; /* that items and bases may have */
+
+#define PACK_ITEMS(type)                                   \
+    for (int64_t i = 0; i < n; i++, to += sizeof(type)) {  \
+        type item = (type)((uint64_t)from[i * step] - base); \
+        memcpy(to, &item, sizeof item);                    \
+    }
+#define UNPACK_ITEMS(type)                                   \
+    for (int64_t i = 0; i < n; i++, from += sizeof(type)) {  \
+        type item;                                           \
+        memcpy(&item, from, sizeof item);                    \
+        to[i * step] = (int64_t)(base + item);               \
+    }
+
+/* One column of n words, n at least 1, `step` words apart. It takes at most 1 + 8 * n bytes. */
+static uint8_t *pack_column(uint8_t *to, const int64_t *from, int64_t n, int64_t step) {
+    int64_t low = from[0], high = from[0];
+    for (int64_t i = 1; i < n; i++) {
+        int64_t value = from[i * step];
+        low = value < low ? value : low;
+        high = value > high ? value : high;
+    }
+    int64_t of_item = bytes_of((uint64_t)high - (uint64_t)low);
+    uint64_t base = of_item == 8 || (low >= 0 && bytes_of(high) == of_item) ? 0 : (uint64_t)low;
+    int64_t of_base = bytes_of(base);
+    *to++ = (uint8_t)(of_item | of_base << 4);
+    to = put(to, &base, of_base);
+    switch (of_item) {
+    case 1: PACK_ITEMS(uint8_t) break;
+    case 2: PACK_ITEMS(uint16_t) break;
+    case 4: PACK_ITEMS(uint32_t) break;
+    case 8: PACK_ITEMS(uint64_t) break;
+    }
+    return to;
+}
+
+/* The same back; NULL where the bytes up to `end` are no such column. */
+static const uint8_t *unpack_column(const uint8_t *from, const uint8_t *end, int64_t *to, int64_t n, int64_t step) {
+    if (from >= end) return NULL;
+    int64_t of_item = *from & 15, of_base = *from >> 4;
+    from++;
+    if (!SIZES[of_item] || !SIZES[of_base] || end - from < of_base + of_item * n) return NULL;
+    uint64_t base = 0;
+    memcpy(&base, from, of_base);
+    from += of_base;
+    switch (of_item) {
+    case 0:
+        for (int64_t i = 0; i < n; i++) to[i * step] = (int64_t)base;
+        break;
+    case 1: UNPACK_ITEMS(uint8_t) break;
+    case 2: UNPACK_ITEMS(uint16_t) break;
+    case 4: UNPACK_ITEMS(uint32_t) break;
+    case 8: UNPACK_ITEMS(uint64_t) break;
+    }
+    return from;
+}
+
+/* The byte behind the groups of a row, or -1 where the bytes from `at` to `end` are no packed groups. */
+static int64_t unpack_groups(const uint8_t *rows, int64_t at, int64_t end, const int64_t *counts, const int64_t *widths,
+                             int64_t n_groups, int64_t **to) {
+    const uint8_t *from = rows + at;
+    for (int64_t g = 0; g < n_groups; g++) {
+        for (int64_t c = 0; from && counts[g] && c < widths[g]; c++)
+            from = unpack_column(from, rows + end, *to + c, counts[g], widths[g]);
+        *to += counts[g] * widths[g];
+    }
+    return from ? from - rows : -1;
+}
+
+/* The words of n rows' groups, row by row and group by group; `tails` gets the byte behind each row's groups, or -1.
+ * counts: int64[n, n_groups], the tiles of each group. */
+HW_API void hw_unpack(const uint8_t *rows, const int64_t *first, const int64_t *ends, const int64_t *counts,
+                      const int64_t *widths, int64_t n_groups, int64_t n, int64_t *out, int64_t *tails) {
+    for (int64_t i = 0; i < n; i++)
+        tails[i] = unpack_groups(rows, first[i], ends[i], counts + i * n_groups, widths, n_groups, &out);
+}
+
+/* The same for one row of `size` bytes, which has its counts, as uint16, at `counts_at`. */
+HW_API int64_t hw_unpack_row(const uint8_t *row, int64_t size, int64_t counts_at, int64_t first, const int64_t *widths,
+                             int64_t n_groups, int64_t *out) {
+    int64_t tail = first;
+    for (int64_t g = 0; tail >= 0 && g < n_groups; g++) {
+        uint16_t count;
+        memcpy(&count, row + counts_at + 2 * g, sizeof count);
+        int64_t tiles = count;
+        tail = unpack_groups(row, tail, size, &tiles, widths + g, 1, &out);
+    }
+    return tail;
 }
 
 /* The tiles of one row and group. Those that lie side by side, which are most, are copied at once. */
@@ -177,10 +288,10 @@ static uint8_t *put_tiles(uint8_t *to, const hw_group *group, int64_t row, int64
     return to;
 }
 
-/* All rows behind each other, with what stands around them; `ends` gets where each one ends, framed. `sizes` are words with
- * the tail. `tails` are bytes, each row's padded to whole words; `lengths` those unpadded, or NULL without tails. */
-HW_API void hw_write(const hw_rows *t, const uint16_t *counts, const int64_t *sizes, const int64_t *lengths,
-                     const uint8_t *tails, const hw_frames *frames, uint8_t *out, int64_t *ends, uint64_t *digests) {
+/* All rows behind each other, with what stands around them; `ends` gets where each one ends, framed. `tails` are the rows'
+ * values of any length and `lengths` the bytes of each, or NULL. `scratch` has room for the tiles of any group. */
+HW_API void hw_write(const hw_rows *t, const uint16_t *counts, const int64_t *lengths, const uint8_t *tails,
+                     const hw_frames *frames, int64_t *scratch, uint8_t *out, int64_t *ends, uint64_t *digests) {
     int64_t at[64] = {0};
     uint8_t *to = out;
     for (int64_t i = 0; i < t->n; i++) {
@@ -189,16 +300,7 @@ HW_API void hw_write(const hw_rows *t, const uint16_t *counts, const int64_t *si
             int64_t next = t->rows[i + 1] * t->groups[g].slots;
             soon(t->groups[g].records + next * t->groups[g].width, 8 * t->groups[g].slots * t->groups[g].width);
         }
-        if (frames) {
-            to = put(to, frames->before + frames->edges[i], frames->edges[i + 1] - frames->edges[i]);
-            char digits[24];
-            int64_t n = sizeof digits, left = 8 * sizes[i];
-            digits[--n] = '\n', digits[--n] = '\r';
-            do digits[--n] = (char)('0' + left % 10);
-            while (left /= 10);
-            digits[--n] = '$';
-            to = put(to, digits + n, (int64_t)sizeof digits - n);
-        }
+        if (frames) to = put(to, frames->before + frames->edges[i], frames->edges[i + 1] - frames->edges[i]) + LENGTH;
         uint8_t *start = to;
         to += 32;
         for (int64_t p = 0; p < t->partitions; p++) {
@@ -211,16 +313,19 @@ HW_API void hw_write(const hw_rows *t, const uint16_t *counts, const int64_t *si
         int64_t head[3] = {t->kind | parts << 16 | (lengths ? lengths[i] << 32 : 0), t->state_hash, t->newest[row]};
         put(start + 8, head, sizeof head);
         to = put(to, counts + 4 * t->count_words * i, 8 * t->count_words);
-        for (int64_t g = 0; g < t->n_groups; g++)
-            to = put_tiles(to, t->groups + g, row, t->groups[g].first[i], counts[4 * t->count_words * i + g], at + g);
-        if (lengths) {
-            int64_t whole = (lengths[i] + 7) / 8 * 8;
-            to = put(to, tails, whole);
-            tails += whole;
+        for (int64_t g = 0; g < t->n_groups; g++) {
+            int64_t held = counts[4 * t->count_words * i + g], width = t->groups[g].width;
+            put_tiles((uint8_t *)scratch, t->groups + g, row, t->groups[g].first[i], held, at + g);
+            for (int64_t c = 0; held && c < width; c++) to = pack_column(to, scratch + c, held, width);
         }
+        if (lengths) {
+            to = put(to, tails, lengths[i]);
+            tails += lengths[i];
+        }
+        while ((to - start) & 7) *to++ = 0;
         digests[i] = xxh3(start + 8, to - start - 8);
         put(start, digests + i, 8);
-        if (frames) to = put(to, frames->behind, frames->n_behind);
+        if (frames) to = put(framed(start, to - start), frames->behind, frames->n_behind);
         ends[i] = to - out;
     }
 }

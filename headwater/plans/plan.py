@@ -21,7 +21,7 @@ Envelope = Literal["debezium"]
 """What a topic's events come in, where they do not come alone."""
 Updates = Literal["ignore", "count"]
 """Whether an updated row in an envelope is an event."""
-CODEC_VERSION = 1
+CODEC_VERSION = 2
 """Version of the row's bytes (rows/codec.py); part of every state hash."""
 
 

@@ -1,17 +1,18 @@
-"""The bytes of a windowed row, version 1. Little endian, in words of 8 bytes.
+"""The bytes of a windowed row, version 2. Little endian; whole words of 8 bytes.
 
 ====================  ======================================================================
 word 0                digest: xxh3_64 of all bytes behind it
-word 1                codec version u8 (1), kind u8 (1: windowed; 2: plain, see plain.py),
+word 1                codec version u8 (2), kind u8 (1: windowed; 2: plain, see plain.py),
                       u16 number of source partitions, u32 length of the tail in bytes, unpadded
 word 2                the view's state hash
 word 3                newest event time, i64 microseconds since the epoch
 partitions            3 words each, partition rising: partition, born offset, applied offset
 counts                u16 each: tiles of each group; zeros to a full word
-groups                lifetime first, then hops rising; tiles rising; a tile is its number
-                      (event time // hop; 0 for lifetime) and its components' words
-tail                  values of any length, in the order of the words that stand for them;
-                      zeros to a full word
+groups                lifetime first, then hops rising, each as packed columns (packing.py):
+                      the tiles' numbers (event time // hop; 0 for lifetime), rising, then
+                      each word of the components
+tail                  values of any length, group by group, tile by tile, component by
+                      component; zeros to a full word
 ====================  ======================================================================
 
 A word that stands for a value of any length is offset << 32 | length, the offset counted from
@@ -34,6 +35,7 @@ from headwater.aggregations.components import Component, States, objects_of
 from headwater.errors import ReadError
 from headwater.plans.plan import CODEC_VERSION
 from headwater.rows.layout import Group, RowLayout
+from headwater.rows.packing import Bytes, Packing, unpack
 
 Ints = NDArray[np.int64]
 WINDOWED, PLAIN = 1, 2
@@ -131,46 +133,48 @@ def encode(layout: RowLayout, rows: Rows) -> tuple[list[memoryview], NDArray[np.
     counts = np.zeros((n, 4 * layout.count_words), np.uint16)
     for g, tiles in enumerate(rows.groups):
         counts[:, g] = np.bincount(tiles.row, minlength=n)
-    fixed = HEADER + parts * 3 + layout.count_words
-    sections = counts[:, : len(layout.groups)] * np.array([g.width for g in layout.groups], np.int64)
     tails = tails_of(layout, n, rows.groups) if layout.variable else None
-    size = fixed + sections.sum(axis=1)
+    records = [tiles.records for tiles in rows.groups]
     if tails is not None:
-        size = size + (tails.lengths + 7 >> 3)
+        records = [_pointed(r, pointers) for r, pointers in zip(records, tails.pointers, strict=True)]
+    packing = Packing(n, [(tiles.row, r) for tiles, r in zip(rows.groups, records, strict=True)])
+    fixed = HEADER + parts * 3 + layout.count_words
+    lengths = np.zeros(n, np.int64) if tails is None else tails.lengths
+    size = fixed + (packing.sizes + lengths + 7 >> 3)
     ends = np.cumsum(size)
     starts = ends - size
-    words = np.empty(int(ends[-1]) if n else 0, np.int64)
+    words = np.zeros(int(ends[-1]) if n else 0, np.int64)
+    words[starts + 1] = CODEC_VERSION | WINDOWED << 8 | parts << 16 | lengths << 32
     words[starts + 2] = np.uint64(layout.state_hash).astype(np.int64)
     words[starts + 3] = rows.newest
     to = _places(starts + HEADER, parts, rows.part_row, 3)
     words[to], words[to + 1], words[to + 2] = rows.partition, rows.born, rows.applied
-    section = starts + HEADER + parts * 3
-    words[section[:, None] + np.arange(layout.count_words)] = counts.view(np.int64)
-    section = section + layout.count_words
-    for g, (group, tiles) in enumerate(zip(layout.groups, rows.groups, strict=True)):
-        to = _places(section, counts[:, g], tiles.row, group.width)
-        section = section + sections[:, g]
-        if len(to):
-            _blocks(words, group.width)[to] = _blocks(np.ascontiguousarray(tiles.records), group.width)[:: group.width]
-        if tails is not None:
-            for at, pointers in tails.pointers[g]:
-                words[to + at] = pointers
+    words[(starts + fixed)[:, None] + np.arange(-layout.count_words, 0)] = counts.view(np.int64)
+    packing.write(words.view(np.uint8), 8 * (starts + fixed))
     if tails is not None:
-        words[_spans(section, tails.lengths + 7 >> 3)] = tails.words
-    words[starts + 1] = CODEC_VERSION | WINDOWED << 8 | parts << 16 | (0 if tails is None else tails.lengths << 32)
+        _put_tails(words.view(np.uint8), 8 * (starts + fixed) + packing.sizes, tails)
     return _finished(words, starts, ends)
+
+
+def _pointed(records: Ints, pointers: list[tuple[int, Ints]]) -> Ints:
+    """Records with what stands for values of any length."""
+    if pointers:
+        records = records.copy()
+        for at, values in pointers:
+            records[:, at] = values
+    return records
+
+
+def _put_tails(out: Bytes, first: Ints, tails: Tails) -> None:
+    begins = np.cumsum(tails.lengths) - tails.lengths
+    for to, begin, length in zip(first.tolist(), begins.tolist(), tails.lengths.tolist(), strict=True):
+        out[to : to + length] = tails.joined[begin : begin + length]
 
 
 def _places(section: Ints, counts: NDArray[Any], row: Ints, width: int) -> Ints:
     """The first word of each record, given where the section of its row begins."""
     ends = np.cumsum(counts, dtype=np.int64)
     return (section - (ends - counts) * width)[row] + np.arange(0, len(row) * width, width)  # type: ignore[no-any-return]
-
-
-def _spans(first: Ints, lengths: Ints) -> Ints:
-    """The numbers of all words of spans, one behind the other."""
-    ends = np.cumsum(lengths)
-    return np.repeat(first - (ends - lengths), lengths) + np.arange(int(ends[-1]) if len(ends) else 0)
 
 
 def _blocks(words: Ints, width: int) -> NDArray[np.void]:
@@ -184,13 +188,13 @@ class Tails:
     """The values of any length of many rows.
 
     Attributes:
-        lengths: bytes of each row's tail, unpadded.
-        words: all tails, each padded to whole words.
+        lengths: bytes of each row's tail.
+        joined: all tails.
         pointers: for each group (the word's place in a record, what stands there for each tile), by component.
     """
 
     lengths: Ints
-    words: Ints
+    joined: Bytes
     pointers: list[list[tuple[int, Ints]]]
 
 
@@ -217,7 +221,8 @@ def tails_of(layout: RowLayout, n: int, groups: Sequence[Tiles]) -> Tails:
     for (g, _, place), (mine, _) in zip(at, found, strict=True):
         pointers[g].append((place, pointer[first : first + len(mine)]))
         first += len(mine)
-    return Tails(lengths, _padded(row, items, lengths), pointers)
+    joined = np.frombuffer(b"".join([v or b"" for v in items]), np.uint8)
+    return Tails(lengths, joined, pointers)
 
 
 def _in_order(
@@ -244,18 +249,6 @@ def _sizes(items: list[bytes | None]) -> Ints:
         return np.fromiter((-1 if v is None else len(v) for v in items), np.int64, len(items))
 
 
-_PADS = np.array([b"\0" * (-n % 8) for n in range(8)], object)
-
-
-def _padded(row: Ints, items: list[bytes | None], lengths: Ints) -> Ints:
-    """The values of all rows, each row's padded to whole words."""
-    n, m = len(lengths), len(items)
-    pieces = np.empty(m + n, object)
-    pieces[np.arange(m) + row] = [v or b"" for v in items]
-    pieces[np.cumsum(np.bincount(row, minlength=n)) + np.arange(n)] = _PADS[lengths & 7]
-    return np.frombuffer(b"".join(pieces.tolist()), np.int64)
-
-
 def _finished(words: Ints, starts: Ints, ends: Ints) -> tuple[list[memoryview], NDArray[np.uint64]]:
     xxh, view = xxhash.xxh3_64_intdigest, memoryview(words.data).cast("B")
     spans = list(zip((starts * 8).tolist(), (ends * 8).tolist(), strict=True))
@@ -271,8 +264,9 @@ class Sections:
     Attributes:
         joined, words: all rows' bytes, as bytes and as words.
         newest: newest event time a row.
-        partitions: the first word of each row's partitions, and how many it has.
-        groups: for each group the first word of each row's tiles, and how many it has.
+        partitions: the first of `words` of each row's partitions, and how many it has.
+        tiles: the records of all tiles, unpacked, as words.
+        groups: for each group the first of `tiles` of each row, and how many tiles it has.
         tail: the first byte of each row's tail.
     """
 
@@ -280,6 +274,7 @@ class Sections:
     words: Ints
     newest: Ints
     partitions: tuple[Ints, Ints]
+    tiles: Ints
     groups: list[tuple[Ints, Ints]]
     tail: Ints
 
@@ -300,19 +295,25 @@ def sections(layout: RowLayout, data: Sequence[bytes]) -> Sections:
     kind, own = words[starts + 1] & 0xFFFF, np.uint64(layout.state_hash).astype(np.int64)
     if (kind != CODEC_VERSION | WINDOWED << 8).any() or (words[starts + 2] != own).any():
         raise ReadError(f"View {layout.view.name!r} has a row of another codec version or definition.")
-    parts, lengths = words[starts + 1] >> 16 & 0xFFFF, words[starts + 1] >> 32
+    parts, lengths = words[starts + 1] >> 16 & 0xFFFF, words[starts + 1] >> 32 & 0xFFFFFFFF
     section = starts + HEADER + parts * 3
     if ((section - starts + layout.count_words) * 8 > size).any():
-        raise ReadError(f"View {layout.view.name!r} has a row whose counts do not fit its length.")
-    counts = words[section[:, None] + np.arange(layout.count_words)].view(np.uint16).astype(np.int64)
-    section = section + layout.count_words
-    groups = []
-    for g, group in enumerate(layout.groups):
-        groups.append((section, counts[:, g]))
-        section = section + counts[:, g] * group.width
-    if ((section - starts) * 8 + (lengths + 7) // 8 * 8 != size).any():
-        raise ReadError(f"View {layout.view.name!r} has a row whose counts do not fit its length.")
-    return Sections(joined, words, words[starts + 3], (starts + HEADER, parts), groups, section * 8)
+        raise misfit(layout)
+    counts = words[section[:, None] + np.arange(layout.count_words)].view(np.uint16)[:, : len(layout.groups)]
+    counts = np.ascontiguousarray(counts, np.int64)
+    ends = starts * 8 + size
+    tiles, tail = unpack(joined, (section + layout.count_words) * 8, ends, counts, layout.widths)
+    if ((tail < 0) | (tail + lengths + 7 & -8 != ends)).any():
+        raise misfit(layout)
+    sizes = counts * layout.widths
+    first = (np.cumsum(sizes) - sizes.ravel()).reshape(sizes.shape)
+    groups = [(first[:, g], counts[:, g]) for g in range(len(layout.groups))]
+    return Sections(joined, words, words[starts + 3], (starts + HEADER, parts), tiles, groups, tail)
+
+
+def misfit(layout: RowLayout) -> ReadError:
+    """What to raise for a row that its own counts do not describe."""
+    return ReadError(f"View {layout.view.name!r} has a row whose counts do not fit its length.")
 
 
 def decode(layout: RowLayout, data: Sequence[bytes]) -> Rows:
@@ -333,7 +334,7 @@ def _tiles(s: Sections, group: Group, row: Ints, to: Ints) -> Tiles:
     if not len(to):
         none = [objects_of([]) if c.variable else None for c in group.components]
         return Tiles(row, np.empty((0, group.width), np.int64), none)
-    found = _blocks(s.words, group.width).take(to).view(np.int64).reshape(-1, group.width)
+    found = _blocks(s.tiles, group.width).take(to).view(np.int64).reshape(-1, group.width)
     objects: list[NDArray[Any] | None] = []
     for component, at in zip(group.components, group.offsets, strict=True):
         last = at + component.width - 1
@@ -352,7 +353,7 @@ def records(section: Ints, counts: Ints, width: int) -> tuple[Ints, Ints]:
 
 def states_at(s: Sections, component: Component, row: Ints, to: Ints) -> States:
     """A component's states: those of `row[i]` begin at word `to[i]`."""
-    words = s.words[to[:, None] + np.arange(component.width)]
+    words = s.tiles[to[:, None] + np.arange(component.width)]
     if not component.variable:
         return States(words)
     objects = _objects(s, row, words[:, -1])

@@ -111,6 +111,11 @@ class RowLayout:
         values = (c for g in self.groups for c in g.components if isinstance(c, Values))
         self.scaled = tuple(dict.fromkeys((c.column, c.scale) for c in values if c.scale is not None))
 
+    @cached_property
+    def widths(self) -> NDArray[np.int64]:
+        """8-byte words of a tile's record, by group."""
+        return np.array([g.width for g in self.groups], np.int64)
+
     @property
     def count_words(self) -> int:
         """8-byte words that hold the 16-bit counts of each group's tiles."""

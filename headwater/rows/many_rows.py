@@ -56,7 +56,7 @@ class _Tiles:
         row, to = records(*found.groups[window.number], window.group.width)
         if window.group.hop is not None and window.window is not None:
             first = (at - window.window) // window.group.hop
-            seen = found.words[to] >= first[row]
+            seen = found.tiles[to] >= first[row]
             if not seen.all():
                 row, to = row[seen], to[seen]
         changes = np.ones(len(row), np.bool_)
@@ -124,7 +124,7 @@ class _Tiles:
 
     def _words(self, numbers: list[int]) -> Ints:
         """Words of all tiles: a line for each number."""
-        words: Ints = self.found.words.take(np.array(numbers, np.int64)[:, None] + self.to)
+        words: Ints = self.found.tiles.take(np.array(numbers, np.int64)[:, None] + self.to)
         return words
 
     def _reduced(self, law: np.ufunc, words: Ints) -> Ints:

@@ -88,18 +88,18 @@ def encode_table(
         tails = tails_of(
             layout, n, [_objects(r, h, counts[:, g]) for g, (r, h) in enumerate(zip(rings, held, strict=True))]
         )
-        sizes += tails.lengths + 7 >> 3
         for c, of in zip(groups, tails.pointers, strict=True):
             if of:
                 places, pointers = np.array([p for p, _ in of], np.int64), np.concatenate([p for _, p in of])
                 keep += [places, pointers]
                 c.places, c.pointers, c.n_pointers = _at(places), _at(pointers), len(of)
-    space = 8 * int(sizes.sum()) + (0 if frames is None else frames.space(n))
-    out, ends, digests = np.empty(space, np.uint8), np.empty(n, np.int64), np.empty(n, np.uint64)
+    most = int(sizes.sum()) + (0 if tails is None else len(tails.joined)) + (0 if frames is None else frames.space(n))
+    scratch = np.empty(max((ring.group.slots * ring.group.width for ring in rings), default=0), np.int64)
+    out, ends, digests = np.empty(most, np.uint8), np.empty(n, np.int64), np.empty(n, np.uint64)
     around = None if frames is None else ctypes.byref(_framed(frames))
     native.hw_write(
-        ctypes.byref(table), c_void_p(_at(counts)), c_void_p(_at(sizes)), *_tail_places(tails), around,
-        *(c_void_p(_at(a)) for a in (out, ends, digests)),
+        ctypes.byref(table), c_void_p(_at(counts)), *_tail_places(tails), around,
+        *(c_void_p(_at(a)) for a in (scratch, out, ends, digests)),
     )  # fmt: skip
     return out[: int(ends[-1])] if n else out, ends, digests
 
@@ -113,7 +113,7 @@ def _at(array: NDArray[Any]) -> int:
 
 
 def _tail_places(tails: Tails | None) -> tuple[c_void_p, c_void_p]:
-    return (c_void_p(), c_void_p()) if tails is None else (c_void_p(_at(tails.lengths)), c_void_p(_at(tails.words)))
+    return (c_void_p(), c_void_p()) if tails is None else (c_void_p(_at(tails.lengths)), c_void_p(_at(tails.joined)))
 
 
 def _objects(ring: Ring, held: Ints | None, counts: NDArray[np.uint16]) -> Tiles:

@@ -1,7 +1,7 @@
 """The values of one row's windows: the cheapest path for a request of few keys.
 
 Apart from many_rows.py because numpy's calls cost more than their work here: a window's tiles are one matrix that
-lies in the row's bytes as it is, three reductions serve every feature in it, and the rest are Python's own numbers.
+the row's packed columns are unpacked to, three reductions serve every feature in it, and the rest are Python's own numbers.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from headwater.aggregations.components import States, objects_of
 from headwater.aggregations.numbers import INT64_MAX, INT64_MIN, to_int
 from headwater.errors import ReadError
 from headwater.plans.plan import CODEC_VERSION
-from headwater.rows.codec import HEADER, WINDOWED
-from headwater.rows.layout import Group, RowLayout
+from headwater.rows.codec import HEADER, WINDOWED, misfit
+from headwater.rows.layout import Group
+from headwater.rows.packing import RowUnpacking
 from headwater.rows.window_reads import ExtremeRead, OtherRead, SumRead, WindowRead, WindowReads, seen_states
 
 _HEAD = struct.Struct("<8xBBHIQq")
@@ -33,6 +34,7 @@ class OneRow:
         self._layout = layout = reads.layout
         self._counts = struct.Struct(f"<{4 * layout.count_words}H")
         self._widths = [g.width for g in layout.groups]
+        self._unpacking = RowUnpacking(layout.widths)
 
     def read(self, row: bytes, as_of: int) -> tuple[list[Any], int, int]:
         """The values in the order of the names, the effective time, and the newest event's time.
@@ -40,19 +42,19 @@ class OneRow:
         Raises:
             ReadError: bytes that are not a row of this view, or a sum past 64 bits.
         """
-        newest, tail, sections = self._sections(row)
+        newest, tail, words, sections = self._sections(row)
         at = as_of if as_of > newest else newest + 1
         out: list[Any] = self._reads.absent()
         for window in self._reads.windows:
             start, count = sections[window.number]
             if count:
-                tiles = _seen(window, row, start, count, at)
+                tiles = _seen(window, words, start, count, at)
                 if len(tiles):
                     self._read_window(window, tiles, row, tail, at, out)
         return out, at, newest
 
-    def _sections(self, row: bytes) -> tuple[int, int, list[tuple[int, int]]]:
-        """The newest time, the tail's first byte, and for each group its first byte and number of tiles."""
+    def _sections(self, row: bytes) -> tuple[int, int, NDArray[np.int64], list[tuple[int, int]]]:
+        """The newest time, the tail's first byte, the words of all tiles, and for each group its first and how many tiles."""
         layout, size = self._layout, len(row)
         if size % 8 or size < 8 * (HEADER + layout.count_words):
             raise ReadError(f"View {layout.view.name!r} has a row whose length is not that of a row.")
@@ -61,16 +63,16 @@ class OneRow:
             raise ReadError(f"View {layout.view.name!r} has a row of another codec version or definition.")
         place = 8 * (HEADER + 3 * parts)
         if place + 8 * layout.count_words > size:
-            raise _misfit(layout)
-        counts = self._counts.unpack_from(row, place)
-        place += 8 * layout.count_words
-        sections = []
-        for width, count in zip(self._widths, counts, strict=False):
-            sections.append((place, count))
-            place += 8 * width * count
-        if place + -(-tail_length // 8) * 8 != size:
-            raise _misfit(layout)
-        return newest, place, sections
+            raise misfit(layout)
+        counts = self._counts.unpack_from(row, place)[: len(self._widths)]
+        words, tail = self._unpacking.unpack(row, place, counts, place + 8 * layout.count_words)
+        if tail < 0 or (tail + tail_length + 7) // 8 * 8 != size:
+            raise misfit(layout)
+        sections, first = [], 0
+        for width, count in zip(self._widths, counts, strict=True):
+            sections.append((first, count))
+            first += width * count
+        return newest, tail, words, sections
 
     def _read_window(
         self, window: WindowRead, tiles: NDArray[np.int64], row: bytes, tail: int, at: int, out: list[Any]
@@ -116,14 +118,10 @@ class OneRow:
         return self._reads.finished(read.feature, states)[0]
 
 
-def _misfit(layout: RowLayout) -> ReadError:
-    return ReadError(f"View {layout.view.name!r} has a row whose counts do not fit its length.")
-
-
-def _seen(window: WindowRead, row: bytes, start: int, count: int, at: int) -> NDArray[np.int64]:
+def _seen(window: WindowRead, words: NDArray[np.int64], first: int, count: int, at: int) -> NDArray[np.int64]:
     """The records of the tiles that the window sees; tiles lie in rising order."""
     width = window.group.width
-    tiles = np.frombuffer(row, np.int64, count * width, start).reshape(count, width)
+    tiles = words[first : first + count * width].reshape(count, width)
     if window.group.hop is None or window.window is None:
         return tiles
     return tiles[int(tiles[:, 0].searchsorted((at - window.window) // window.group.hop)) :]

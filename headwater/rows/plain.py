@@ -5,7 +5,7 @@ written whole and its values are the answer. The header is the same. Little endi
 
     word         content
     0            xxh3_64 digest of all bytes behind it
-    1            byte 0: codec version (1); byte 1: kind (2, plain); bytes 2-3: 0; bytes 4-7: length of the tail
+    1            byte 0: codec version (2); byte 1: kind (2, plain); bytes 2-3: 0; bytes 4-7: length of the tail
     2            the view's state hash (its 16 hex digits as an unsigned number)
     3            the snapshot's event time, microseconds since the epoch, signed
     4 ...        null bitmap, ceil(n / 64) words for n features: bit i % 64 of word 4 + i // 64 is 1 where

@@ -42,7 +42,7 @@ def rows_of(view, table, event_time):
 def test_a_row_is_laid_out_as_documented():
     view = view_of("int64", "string", "float64", "bool", "string")
     (row,) = rows_of(view, [[-7, "né", None, True, "x"]], 1_000)
-    body = struct.pack("<BBHIQqQqQdqQ", 1, 2, 0, 4, 0xFF, 1_000, 0b100, -7, 0 << 32 | 3, 0.0, 1, 3 << 32 | 1)
+    body = struct.pack("<BBHIQqQqQdqQ", 2, 2, 0, 4, 0xFF, 1_000, 0b100, -7, 0 << 32 | 3, 0.0, 1, 3 << 32 | 1)
     body += "néx".encode()
     assert row == struct.pack("<Q", xxhash.xxh3_64_intdigest(body)) + body
 

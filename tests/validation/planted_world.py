@@ -23,7 +23,8 @@ from headwater.online.plain_writes import write_plain_rows
 from headwater.online.plan_store import activate
 from headwater.plans.plan import BatchView, Field, Plan
 from headwater.repository import Repository, load_repository
-from headwater.rows.codec import digest_of
+from headwater.rows.codec import decode, digest_of, encode
+from headwater.rows.layout import layout_of
 from pipelines.caught_up import LakeCaughtUp
 from pipelines.sink import Sink, SinkSettings
 from tests.conftest import feature_store_yaml
@@ -150,6 +151,14 @@ class PlantedWorld(World):
     def applied(self, partition: int) -> int:
         """The offset of spend's position, whether a batch is in progress or not."""
         return int(self.connection.command("GET", self.position_key(partition)).split(b"/")[0])
+
+    def miscounted(self, key: bytes) -> bytes:
+        """The row of spend with 77 in the place of its first tile's first number, and the digest that fits."""
+        layout = layout_of(self.plan.stream_views()[0])
+        taken = decode(layout, [self.rows()[key]])
+        taken.groups[0].records[0, 1] = 77
+        ((row,), _) = encode(layout, taken)
+        return bytes(row)
 
     @contextlib.contextmanager
     def redis_key(self, key: bytes) -> Iterator[bytes]:
