@@ -70,6 +70,9 @@ class DeadLetter(msgspec.Struct, frozen=True):
         return cls(topic, x.partition, x.offset, x.kind, x.reason, *readable(x.raw), *readable(key))
 
 
+_letter = msgspec.json.Decoder(DeadLetter)
+
+
 class DeadLetters:
     """Sends dead letters and waits until the broker has them."""
 
@@ -198,7 +201,7 @@ def _positions(consumer: Any, starts: list[TopicPartition]) -> list[TopicPartiti
 def _parsed(value: bytes | None) -> DeadLetter | None:
     """A dead letter, None for a record that somebody else put into the topic."""
     try:
-        return msgspec.json.decode(value or b"", type=DeadLetter)
+        return _letter.decode(value or b"")
     except msgspec.DecodeError:
         return None
 

@@ -50,6 +50,9 @@ class Entry(msgspec.Struct, frozen=True):
     at: int
 
 
+_entry = msgspec.json.Decoder(Entry)
+
+
 @dataclass(frozen=True)
 class Original:
     """An event to send again: its place, its broker's time (microseconds), its bytes and its record's key."""
@@ -74,7 +77,7 @@ def read_ledger(kafka: Mapping[str, str], topic: str, topic_id: str) -> Places:
     found: Places = {}
     for _, value in committed_values(kafka, [topic + SUFFIX]):
         try:
-            entry = msgspec.json.decode(value or b"", type=Entry)
+            entry = _entry.decode(value or b"")
         except msgspec.DecodeError:
             continue
         if entry.topic_id == topic_id:

@@ -94,13 +94,16 @@ def encode_facts(facts: SourceFacts | ViewFacts) -> str:
 
 def decode_source_facts(data: str | bytes) -> SourceFacts:
     """The inverse of `encode_facts` for a source."""
-    return msgspec.json.decode(data, type=SourceFacts)
+    return _source_facts.decode(data)
 
 
 def facts_of(view: Any) -> ViewFacts | None:
     """The facts of a Feast view; None for Feast's own views."""
     text = (getattr(view, "tags", None) or {}).get(FACTS)
-    return None if text is None else msgspec.json.decode(text, type=StreamFacts | BatchFacts)
+    return None if text is None else _view_facts.decode(text)
+
+
+_source_facts, _view_facts = msgspec.json.Decoder(SourceFacts), msgspec.json.Decoder(StreamFacts | BatchFacts)
 
 
 def user_tags(tags: Mapping[str, str]) -> dict[str, str]:

@@ -126,7 +126,10 @@ class CheckRecords:
 
 
 def _results(table: pa.Table) -> list[ViewCheck]:
-    return [msgspec.json.decode(text, type=ViewCheck) for text in table["result"].to_pylist()]
+    return [_check.decode(text) for text in table["result"].to_pylist()]
+
+
+_check = msgspec.json.Decoder(ViewCheck)
 
 
 def append_rows(table: TablePath, rows: pa.Table) -> None:

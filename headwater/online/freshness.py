@@ -30,6 +30,9 @@ class WorkerStatistics(msgspec.Struct, frozen=True):
     freshness_p99_ms: float
 
 
+_statistics = msgspec.json.Decoder(WorkerStatistics)
+
+
 class FreshnessWriter:
     """Collects broker times of applied events and writes percentiles once a second.
 
@@ -75,8 +78,4 @@ def load_statistics(connection: Connection, project: str, views: Iterable[str]) 
     if not names:
         return {}
     replies = connection.command("MGET", *(statistics_key(project, v) for v in names))
-    return {
-        view: msgspec.json.decode(reply, type=WorkerStatistics)
-        for view, reply in zip(names, replies, strict=True)
-        if reply is not None
-    }
+    return {view: _statistics.decode(reply) for view, reply in zip(names, replies, strict=True) if reply is not None}

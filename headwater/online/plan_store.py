@@ -19,7 +19,7 @@ from headwater.errors import HeadwaterError, TopicChanged, Unreachable
 from headwater.online import scripts
 from headwater.online.connection import Connection
 from headwater.online.keys import counter_key, fill_key, plan_id_key, plan_key, position_key, row_prefix
-from headwater.online.published import Active, Fill, Filling, KnownFrom, PublishedPlan
+from headwater.online.published import Active, Fill, Filling, KnownFrom, PublishedPlan, decode_fill, decode_published
 from headwater.online.topic_facts import TopicFacts, topic_facts
 from headwater.plans.plan import Plan, Source, StreamView, View, stream_state_hash
 
@@ -54,7 +54,7 @@ def load_published(connection: Connection, project: str) -> PublishedPlan | None
     if data is None:
         return None
     try:
-        return msgspec.json.decode(data, type=PublishedPlan)
+        return decode_published(data)
     except (msgspec.DecodeError, msgspec.ValidationError) as error:
         raise HeadwaterError(
             f"The plan of project {project!r} in Redis cannot be read: {error}. "
@@ -65,7 +65,7 @@ def load_published(connection: Connection, project: str) -> PublishedPlan | None
 def load_fill(connection: Connection, project: str, view: str, fill: str) -> Fill | None:
     """A fill's record, None where it is gone."""
     data = connection.command("GET", fill_key(project, view, fill))
-    return None if data is None else msgspec.json.decode(data, type=Fill)
+    return None if data is None else decode_fill(data)
 
 
 def read_positions(connection: Connection, project: str, fill: Fill, partitions: int) -> dict[int, int]:

@@ -75,6 +75,9 @@ class Fill(msgspec.Struct, frozen=True):
     fed_from: dict[int, int] = {}
 
 
+decode_published, decode_fill = msgspec.json.Decoder(PublishedPlan).decode, msgspec.json.Decoder(Fill).decode
+
+
 def stream_fills(plan: PublishedPlan) -> list[tuple[StreamView, str]]:
     """The windowed views of a plan with their fills: those that are read, then those that are being filled."""
     fills: list[Active | Filling] = [*plan.active.values(), *plan.filling.values()]

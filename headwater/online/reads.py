@@ -26,7 +26,7 @@ from headwater.online.connection import Connection
 from headwater.online.entities import time_of
 from headwater.online.feature_rows import FeatureRows
 from headwater.online.keys import plan_id_key, plan_key
-from headwater.online.published import PublishedPlan
+from headwater.online.published import PublishedPlan, decode_published
 from headwater.online.read_plan import Entities, ReadPlan, resolve
 
 Steps = Generator[tuple[bytes, int], list[Any], FeatureRows]
@@ -108,7 +108,7 @@ class FeatureReads:
 
 def _decoded(project: str, data: bytes) -> PublishedPlan:
     try:
-        return msgspec.json.decode(data, type=PublishedPlan)
+        return decode_published(data)
     except msgspec.DecodeError as error:
         raise Unavailable(
             f"The plan of project '{project}' in Redis is not one of this version: {error}. Run: headwater apply"

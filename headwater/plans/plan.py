@@ -213,7 +213,12 @@ def encode_plan(plan: Plan) -> bytes:
 
 def decode_plan(data: bytes) -> Plan:
     """The inverse of `encode_plan`."""
-    return msgspec.json.decode(data, type=Plan)
+    return _plan.decode(data)
+
+
+# Made while the module is imported, as all decoders are: msgspec prepares a type when it is first decoded, and two
+# threads that do so at once end the process (msgspec 0.22: a segmentation fault).
+_plan = msgspec.json.Decoder(Plan)
 
 
 def hash_of(facts: Any) -> str:

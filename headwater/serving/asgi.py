@@ -20,7 +20,7 @@ from headwater.errors import HeadwaterError, ReadError, Unavailable, UnknownName
 from headwater.online.feature_rows import FeatureRows
 from headwater.online.keys import fill_key
 from headwater.online.plan_store import source_of
-from headwater.online.published import Fill
+from headwater.online.published import decode_fill
 from headwater.online.read_plan import Entities
 from headwater.online.reads import FeatureReads, Time, read_times
 from headwater.plans.plan import StreamView
@@ -152,7 +152,7 @@ class Application:
             source = source_of(published, active.definition)
             (record,) = await self._redis.ask(pack_command((b"GET", fill_key(published.plan.project, view, fill))), 1)
             if source is not None and isinstance(record, bytes):
-                log.learn(msgspec.json.decode(record, type=Fill), active.definition, source)
+                log.learn(decode_fill(record), active.definition, source)
         log.keep(receipt for some in rows.receipts.values() for receipt in some)
 
     async def _health(self, _: bytes) -> tuple[int, bytes]:
