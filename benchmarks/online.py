@@ -177,11 +177,13 @@ def our_reader(port: int, filled: Filled) -> tuple[Reader, Reader]:
     from headwater.online.connection import Connection
     from headwater.online.keys import fill_key, plan_id_key, plan_key, row_prefix
     from headwater.online.published import Active, Fill, PublishedPlan
-    from headwater.plans.plan import Plan
+    from headwater.plans.plan import CODEC_VERSION, Plan
 
     url, view = f"redis://127.0.0.1:{port}/0", filled.view
     prefix = row_prefix("bench", view.name, view.state_hash, "1")
-    published = PublishedPlan("1", Plan("bench", filled.sources, (view,)), {view.name: Active("1", view)})
+    published = PublishedPlan(
+        "1", Plan("bench", filled.sources, (view,)), {view.name: Active("1", view)}, codec=CODEC_VERSION
+    )
     record = Fill("1", view.name, view.state_hash, None, None, 1, "active")
     connection = Connection(url)
     connection.pipeline(

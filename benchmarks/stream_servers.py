@@ -13,7 +13,7 @@ import polars as pl
 
 from benchmarks.stream_shop import PARTITIONS
 from headwater.events.json_rows import json_rows, key_texts, typed
-from headwater.plans.plan import Plan, Source, StreamView
+from headwater.plans.plan import CODEC_VERSION, Plan, Source, StreamView
 
 FILL = "1"
 Rows = dict[str, dict[bytes, bytes]]
@@ -87,7 +87,7 @@ def install(own: Servers, plan: Plan, rows: Rows, *, append_only: bool = False) 
     views = plan.stream_views()
     topic = plan.source(views[0].source).topic
     facts = topic_facts({"bootstrap.servers": own.kafka}, [topic])[topic]
-    published = PublishedPlan("1", plan, {view.name: Active(FILL, view) for view in views})
+    published = PublishedPlan("1", plan, {view.name: Active(FILL, view) for view in views}, codec=CODEC_VERSION)
     with Connection(own.redis, timeout=120) as connection:
         connection.command("FLUSHALL")
         # Else it is made anew at each 270 MB of 100,000 rows: once a second or two (docs/scaling.md).

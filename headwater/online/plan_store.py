@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import msgspec
@@ -19,9 +19,18 @@ from headwater.errors import HeadwaterError, TopicChanged, Unreachable
 from headwater.online import scripts
 from headwater.online.connection import Connection
 from headwater.online.keys import counter_key, fill_key, plan_id_key, plan_key, position_key, row_prefix
-from headwater.online.published import Active, Fill, Filling, KnownFrom, PublishedPlan, decode_fill, decode_published
+from headwater.online.published import (
+    Active,
+    Fill,
+    Filling,
+    KnownFrom,
+    PublishedPlan,
+    decode_any_published,
+    decode_fill,
+    decode_published,
+)
 from headwater.online.topic_facts import TopicFacts, topic_facts
-from headwater.plans.plan import Plan, Source, StreamView, View, stream_state_hash
+from headwater.plans.plan import CODEC_VERSION, Plan, Source, StreamView, View, stream_state_hash
 
 _ATTEMPTS = 5
 
@@ -50,11 +59,15 @@ def load_published(connection: Connection, project: str) -> PublishedPlan | None
     Raises:
         HeadwaterError: what lies there is not a plan of this version.
     """
+    return _loaded(connection, project, decode_published)
+
+
+def _loaded(connection: Connection, project: str, decode: Callable[[bytes], PublishedPlan]) -> PublishedPlan | None:
     data = connection.command("GET", plan_key(project))
     if data is None:
         return None
     try:
-        return decode_published(data)
+        return decode(data)
     except (msgspec.DecodeError, msgspec.ValidationError) as error:
         raise HeadwaterError(
             f"The plan of project {project!r} in Redis cannot be read: {error}. "
@@ -115,7 +128,8 @@ def publish(connection: Connection, kafka: Mapping[str, str] | None, plan: Plan)
     topics = {plan.source(v.source).topic for v in plan.stream_views()}
     facts = topic_facts(kafka or {}, topics) if topics else {}
     for _ in range(_ATTEMPTS):
-        before = load_published(connection, plan.project)
+        # One of another codec version, too: its fills are retired.
+        before = _loaded(connection, plan.project, decode_any_published)
         change = Publication(connection, plan, before, facts)
         change.place_all()
         if change.commit():
@@ -131,11 +145,12 @@ class Publication:
         self, connection: Connection, plan: Plan, before: PublishedPlan | None, facts: dict[str, TopicFacts]
     ) -> None:
         self.connection, self.plan, self.before, self.facts = connection, plan, before, facts
+        self._readable = before is not None and before.codec == CODEC_VERSION
         self.active: dict[str, Active] = {}
         self.filling: dict[str, Filling] = {}
         self.sets: dict[bytes, bytes] = {}
         self.retired: list[tuple[str, str, View]] = []
-        published = PublishedPlan(new_id(), plan, self.active, self.filling)
+        published = PublishedPlan(new_id(), plan, self.active, self.filling, CODEC_VERSION)
         self.result = PublishResult(published)
 
     def place_all(self) -> None:
@@ -143,17 +158,20 @@ class Publication:
         for view in self.plan.views:
             self._place(view)
         kept = {v.name for v in self.plan.views}
-        for name, was in (self.before.active if self.before else {}).items():
+        before = self.before
+        for name, was in (before.active if before else {}).items():
             if name not in kept:
                 self.result.removed.append(name)
+            if name not in kept or not self._readable:
                 self.retired.append((name, was.fill, was.definition))
-        for name, begun in (self.before.filling if self.before else {}).items():
-            if name not in kept:
+        for name, begun in (before.filling if before else {}).items():
+            if name not in kept or not self._readable:
                 self.retired.append((name, begun.fill, begun.definition))
 
     def _place(self, view: View) -> None:
-        was = self.before.active.get(view.name) if self.before else None
-        filling = self.before.filling.get(view.name) if self.before else None
+        before = self.before if self._readable else None
+        was = before.active.get(view.name) if before else None
+        filling = before.filling.get(view.name) if before else None
         # A filling of this definition goes on: a new one, or a repair of the active fill that the worker began.
         goes_on = filling is not None and self._same(view, filling)
         if filling is not None and goes_on:
@@ -358,7 +376,7 @@ def _switch_once(
 ) -> object:
     active = {**before.active, record.view: Active(new.fill, new.definition)}
     filling = {k: v for k, v in before.filling.items() if k != record.view}
-    after = PublishedPlan(new_id(), before.plan, active, filling)
+    after = PublishedPlan(new_id(), before.plan, active, filling, before.codec)
     done = msgspec.json.encode(msgspec.structs.replace(record, state="active"))
     pairs: list[bytes] = []
     was = load_fill(connection, project, record.view, old.fill) if old else None

@@ -8,7 +8,7 @@ from __future__ import annotations
 import msgspec
 
 from headwater.events.timestamps import format_timestamp
-from headwater.plans.plan import Plan, StreamView, View
+from headwater.plans.plan import CODEC_VERSION, Plan, StreamView, View
 
 
 class Active(msgspec.Struct, frozen=True):
@@ -26,12 +26,16 @@ class Filling(msgspec.Struct, frozen=True):
 
 
 class PublishedPlan(msgspec.Struct, frozen=True):
-    """`id` is new at every publication and switch. A view without an active fill is unavailable."""
+    """`id` is new at every publication and switch. A view without an active fill is unavailable.
+
+    `codec`: the version of the rows of all its fills (rows/codec.py); plans that do not say it are of version 1.
+    """
 
     id: str
     plan: Plan
     active: dict[str, Active]
     filling: dict[str, Filling] = {}
+    codec: int = 1
 
 
 class KnownFrom(msgspec.Struct, frozen=True):
@@ -75,7 +79,21 @@ class Fill(msgspec.Struct, frozen=True):
     fed_from: dict[int, int] = {}
 
 
-decode_published, decode_fill = msgspec.json.Decoder(PublishedPlan).decode, msgspec.json.Decoder(Fill).decode
+decode_any_published, decode_fill = msgspec.json.Decoder(PublishedPlan).decode, msgspec.json.Decoder(Fill).decode
+
+
+def decode_published(data: bytes) -> PublishedPlan:
+    """What is published.
+
+    Raises:
+        msgspec.DecodeError: no plan of this version, or the rows of its fills are of another.
+    """
+    found = decode_any_published(data)
+    if found.codec != CODEC_VERSION:
+        raise msgspec.ValidationError(
+            f"its rows are of codec version {found.codec}, and those of this Headwater of {CODEC_VERSION}"
+        )
+    return found
 
 
 def stream_fills(plan: PublishedPlan) -> list[tuple[StreamView, str]]:

@@ -18,6 +18,7 @@ from headwater.online.connection import Connection
 from headwater.online.keys import entity_key, fill_key, plan_id_key, plan_key, row_prefix
 from headwater.online.plain_writes import write_plain_rows
 from headwater.online.published import Active, Fill, PublishedPlan
+from headwater.plans.plan import CODEC_VERSION
 from headwater.repository import load_repository
 from headwater.rows.fold import fold
 from headwater.rows.layout import layout_of
@@ -53,7 +54,7 @@ def repository(make_repository, redis_url):
     write_registry(found, contents)
     with Connection(redis_url) as connection:
         active = {view.name: Active("f1", view) for view in plan.views}
-        published = PublishedPlan("p1", plan, active)
+        published = PublishedPlan("p1", plan, active, codec=CODEC_VERSION)
         for name, each in active.items():
             record = Fill("f1", name, each.definition.state_hash, None, None, 1, "active")
             connection.command("SET", fill_key(found.project, name, "f1"), msgspec.json.encode(record))

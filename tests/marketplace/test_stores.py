@@ -17,7 +17,7 @@ from headwater.lake import Lake
 from headwater.online.connection import Connection
 from headwater.online.keys import plan_key
 from headwater.online.published import Active, PublishedPlan
-from headwater.plans.plan import Plan
+from headwater.plans.plan import CODEC_VERSION, Plan
 from headwater.receipts.results import ViewCheck
 from headwater.repository import load_repository
 from marketplace.facts import Freshness, Unknown
@@ -43,7 +43,9 @@ def test_a_published_plan_is_shown_with_its_checks_and_states(tmp_path: Path, re
     project = f"t{uuid.uuid4().hex[:8]}"
     plan = msgspec.structs.replace(shop, project=project)
     connection = Connection(redis_url)
-    published = PublishedPlan("1", plan, {"customer_spend": Active("f1", plan.view("customer_spend"))})
+    published = PublishedPlan(
+        "1", plan, {"customer_spend": Active("f1", plan.view("customer_spend"))}, codec=CODEC_VERSION
+    )
     connection.command("SET", plan_key(project), msgspec.json.encode(published))
     connection.close()
     repository = load_repository(write_repository(tmp_path, project, redis_url))
@@ -65,7 +67,9 @@ def test_the_last_plan_stays_while_redis_is_away_and_nothing_counts_as_served(
 ) -> None:
     plan = msgspec.structs.replace(shop, project="away")
     connection = Connection(own_redis.url)
-    published = PublishedPlan("1", plan, {"customer_spend": Active("f1", plan.view("customer_spend"))})
+    published = PublishedPlan(
+        "1", plan, {"customer_spend": Active("f1", plan.view("customer_spend"))}, codec=CODEC_VERSION
+    )
     connection.command("SET", plan_key("away"), msgspec.json.encode(published))
     connection.close()
     repository = load_repository(write_repository(tmp_path, "away", own_redis.url))
@@ -85,7 +89,7 @@ def test_a_batch_view_is_as_fresh_as_its_newest_snapshot(tmp_path: Path, redis_u
     project = f"t{uuid.uuid4().hex[:8]}"
     plan = msgspec.structs.replace(shop, project=project)
     connection = Connection(redis_url)
-    connection.command("SET", plan_key(project), msgspec.json.encode(PublishedPlan("1", plan, {})))
+    connection.command("SET", plan_key(project), msgspec.json.encode(PublishedPlan("1", plan, {}, codec=CODEC_VERSION)))
     connection.close()
     repository = load_repository(write_repository(tmp_path, project, redis_url))
     hour = 3_600_000_000

@@ -13,7 +13,7 @@ from headwater.online.connection import Connection
 from headwater.online.keys import entity_key, fill_key, plan_id_key, plan_key, row_prefix
 from headwater.online.plain_writes import write_plain_rows
 from headwater.online.published import Active, Fill, PublishedPlan
-from headwater.plans.plan import BatchView, Feature, Field, Plan, Service, Source, StreamView
+from headwater.plans.plan import CODEC_VERSION, BatchView, Feature, Field, Plan, Service, Source, StreamView
 from headwater.rows.fold import fold
 from headwater.rows.layout import layout_of
 
@@ -74,7 +74,7 @@ class Shop:
 
     def publish(self, active, definition=None):
         """Publish with these active fills under a new id."""
-        self.plan = PublishedPlan(uuid.uuid4().hex, definition or self.definition, active)
+        self.plan = PublishedPlan(uuid.uuid4().hex, definition or self.definition, active, codec=CODEC_VERSION)
         for name, each in active.items():
             record = Fill(each.fill, name, each.definition.state_hash, None, None, 1, "active")
             self.connection.command("SET", fill_key(self.project, name, each.fill), msgspec.json.encode(record))

@@ -21,7 +21,7 @@ from headwater.online.connection import Connection
 from headwater.online.keys import entity_key, plan_id_key, plan_key, row_prefix
 from headwater.online.plan_store import load_published, publish
 from headwater.online.published import Active, PublishedPlan
-from headwater.plans.plan import BatchView, Expectation, Field, Plan, batch_state_hash
+from headwater.plans.plan import CODEC_VERSION, BatchView, Expectation, Field, Plan, batch_state_hash
 from headwater.repository import Repository
 from headwater.rows.plain import PlainReader
 from pipelines.materialize import Materialized, materialize
@@ -221,7 +221,9 @@ def test_killed_before_any_step_and_run_again_the_values_are_those_of_one_run(
 def test_a_stream_view_goes_to_the_lake_alone(make_world) -> None:
     world = make_world(make_profile())
     stream = make_view(make_feature("sum", "price", 2 * DAY, HOUR), make_feature("count", None, HOUR))
-    published = PublishedPlan("id", Plan(world.project, (SOURCE,), (stream,)), {"spend": Active("f", stream)})
+    published = PublishedPlan(
+        "id", Plan(world.project, (SOURCE,), (stream,)), {"spend": Active("f", stream)}, codec=CODEC_VERSION
+    )
     world.connection.command("SET", plan_key(world.project), msgspec.json.encode(published))
     world.connection.command("SET", plan_id_key(world.project), "id")
     keys = world.connection.command("DBSIZE")

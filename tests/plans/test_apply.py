@@ -16,9 +16,11 @@ from headwater.cli import Context
 from headwater.cli.apply import command as apply
 from headwater.cli.plan import command as plan
 from headwater.definitions.registry import registry_plan, repository_plan
-from headwater.errors import DefinitionErrors, Unreachable
+from headwater.errors import DefinitionErrors, HeadwaterError, Unavailable, Unreachable
 from headwater.online.connection import Connection
+from headwater.online.keys import fill_key, plan_key
 from headwater.online.plan_store import load_published
+from headwater.online.reads import FeatureReader
 from headwater.repository import load_repository
 
 pytestmark = [pytest.mark.redis, pytest.mark.kafka]
@@ -72,6 +74,34 @@ def test_apply_writes_registry_topics_and_plan(
     assert {d["place"] for d in changes["changed"][0]["differences"]} == {
         "feature count_1h", "feature count_2h", "state hash"
     }  # fmt: skip
+
+
+def test_a_plan_whose_rows_are_of_another_codec_version_is_refused_and_apply_begins_its_fills_anew(
+    make_repository: Callable[..., Path], redis_url: str
+) -> None:
+    path = make_repository(definitions=CLICKS.format(topic="apply-codec", over="1h"))
+    repository = load_repository(path)
+    run(apply, path)
+    with Connection(redis_url) as connection:
+        first = load_published(connection, repository.project)
+        assert first is not None
+        older = json.loads(connection.command("GET", plan_key(repository.project)))
+        del older["codec"]
+        connection.command("SET", plan_key(repository.project), json.dumps(older))
+        said = (
+            "its rows are of codec version 1, and those of this Headwater of 2. Publish it again with 'headwater apply'"
+        )
+        with pytest.raises(HeadwaterError, match=said):
+            load_published(connection, repository.project)
+        with pytest.raises(Unavailable, match=r"codec version 1.* Run: headwater apply"):
+            FeatureReader(connection, repository.project).published()
+
+        assert "Published" in run(apply, path)
+        again = load_published(connection, repository.project)
+        assert again is not None
+        assert again.active["activity"].fill != first.active["activity"].fill
+        was = fill_key(repository.project, "activity", first.active["activity"].fill)
+        assert connection.command("EXISTS", was) == 0
 
 
 def test_feast_apply_publishes_the_plan_and_creates_topics(
