@@ -227,8 +227,7 @@ class Campaign:
         self._check()
         self.outcome.facts = {
             "events": world.flow.sent, "of them late": world.flow.late, "of them twice": world.flow.twice,
-            "broken": world.flow.broken, "never taken by the broker": world.flow.given_up,
-            "kills of workers": world.workers.killed, "kills of sinks": world.sinks.killed,
+            "broken": world.flow.broken, "kills of workers": world.workers.killed, "kills of sinks": world.sinks.killed,
             "reads refused with": ", ".join(sorted(self.reader.why)) or "nothing",
             "sets of columns of spend seen": len(self.reader.shapes),
             "seconds": round(time.monotonic() - began), "seed": self.plan.seed,

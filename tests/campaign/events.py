@@ -32,7 +32,7 @@ class Flow:
         self.kafka, self.topics, self.customers, self.rate = kafka, topics, customers, rate
         self.partitions = dict.fromkeys(topics, 4)
         self.records: dict[str, dict[int, list[Record]]] = {topic: {} for topic in topics}
-        self.shift = self.sent = self.late = self.twice = self.broken = self.given_up = 0
+        self.shift = self.sent = self.late = self.twice = self.broken = 0
         self.paused, self._stopping, self._sending = threading.Event(), threading.Event(), threading.Lock()
         self._rng = random.Random(seed)
         self._again: list[_Waiting] = []
@@ -55,9 +55,6 @@ class Flow:
         self._stopping.set()
         if self._thread.ident is not None:
             self._thread.join()
-        self._end_producer()
-
-    def _end_producer(self) -> None:
         self._producer.purge()
         self._producer.flush(5)
         # What it still says it says to nobody: destroyed by the collector, it would say it in any thread.
@@ -67,12 +64,8 @@ class Flow:
         """Returns when the broker has everything, and nothing comes before `resume`."""
         with self._sending:
             self.paused.set()
-        left = self._producer.flush(120)
-        if left:
-            # A producer that its broker's kill has stuck for good (seen once): what it holds is no event of the topics.
-            self.given_up += left
-            self._end_producer()
-            self.renew()
+        left = self._producer.flush(300)
+        assert left == 0, f"{left} events were not taken by the broker"
         self.read()
 
     def read(self) -> None:
