@@ -145,7 +145,8 @@ class Publication:
         self, connection: Connection, plan: Plan, before: PublishedPlan | None, facts: dict[str, TopicFacts]
     ) -> None:
         self.connection, self.plan, self.before, self.facts = connection, plan, before, facts
-        self._readable = before is not None and before.codec == CODEC_VERSION
+        # Whose fills may go on.
+        self._kin = before if before is not None and before.codec == CODEC_VERSION else None
         self.active: dict[str, Active] = {}
         self.filling: dict[str, Filling] = {}
         self.sets: dict[bytes, bytes] = {}
@@ -158,20 +159,18 @@ class Publication:
         for view in self.plan.views:
             self._place(view)
         kept = {v.name for v in self.plan.views}
-        before = self.before
-        for name, was in (before.active if before else {}).items():
+        for name, was in (self.before.active if self.before else {}).items():
             if name not in kept:
                 self.result.removed.append(name)
-            if name not in kept or not self._readable:
+            if name not in kept or self._kin is None:
                 self.retired.append((name, was.fill, was.definition))
-        for name, begun in (before.filling if before else {}).items():
-            if name not in kept or not self._readable:
+        for name, begun in (self.before.filling if self.before else {}).items():
+            if name not in kept or self._kin is None:
                 self.retired.append((name, begun.fill, begun.definition))
 
     def _place(self, view: View) -> None:
-        before = self.before if self._readable else None
-        was = before.active.get(view.name) if before else None
-        filling = before.filling.get(view.name) if before else None
+        was = self._kin.active.get(view.name) if self._kin else None
+        filling = self._kin.filling.get(view.name) if self._kin else None
         # A filling of this definition goes on: a new one, or a repair of the active fill that the worker began.
         goes_on = filling is not None and self._same(view, filling)
         if filling is not None and goes_on:

@@ -35,7 +35,7 @@ from headwater.aggregations.components import Component, States, objects_of
 from headwater.errors import ReadError
 from headwater.plans.plan import CODEC_VERSION
 from headwater.rows.layout import Group, RowLayout
-from headwater.rows.packing import Bytes, Packing, unpack
+from headwater.rows.packing import Bytes, Packing, places_of, unpack
 
 Ints = NDArray[np.int64]
 WINDOWED, PLAIN = 1, 2
@@ -150,9 +150,10 @@ def encode(layout: RowLayout, rows: Rows) -> tuple[list[memoryview], NDArray[np.
     to = _places(starts + HEADER, parts, rows.part_row, 3)
     words[to], words[to + 1], words[to + 2] = rows.partition, rows.born, rows.applied
     words[(starts + fixed)[:, None] + np.arange(-layout.count_words, 0)] = counts.view(np.int64)
-    packing.write(words.view(np.uint8), 8 * (starts + fixed))
+    raw, first = words.view(np.uint8), 8 * (starts + fixed)
+    packing.write(raw, first)
     if tails is not None:
-        _put_tails(words.view(np.uint8), 8 * (starts + fixed) + packing.sizes, tails)
+        _put_tails(raw, first + packing.sizes, tails)
     return _finished(words, starts, ends)
 
 
@@ -305,8 +306,7 @@ def sections(layout: RowLayout, data: Sequence[bytes]) -> Sections:
     tiles, tail = unpack(joined, (section + layout.count_words) * 8, ends, counts, layout.widths)
     if ((tail < 0) | (tail + lengths + 7 & -8 != ends)).any():
         raise misfit(layout)
-    sizes = counts * layout.widths
-    first = (np.cumsum(sizes) - sizes.ravel()).reshape(sizes.shape)
+    first = places_of(counts, layout.widths)
     groups = [(first[:, g], counts[:, g]) for g in range(len(layout.groups))]
     return Sections(joined, words, words[starts + 3], (starts + HEADER, parts), tiles, groups, tail)
 

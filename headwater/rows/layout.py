@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -137,13 +138,12 @@ def _trims(view: StreamView, components: Iterable[Component]) -> tuple[tuple[tup
 
 @lru_cache(maxsize=256)
 def _layout(encoded: bytes) -> RowLayout:
-    import msgspec
+    return RowLayout(_view.decode(encoded))
 
-    return RowLayout(msgspec.json.decode(encoded, type=StreamView))
+
+_view = msgspec.json.Decoder(StreamView)
 
 
 def layout_of(view: StreamView) -> RowLayout:
     """The layout of a view, made once a definition."""
-    import msgspec
-
     return _layout(msgspec.json.encode(view, order="deterministic"))

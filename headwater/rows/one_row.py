@@ -65,13 +65,13 @@ class OneRow:
         if place + 8 * layout.count_words > size:
             raise misfit(layout)
         counts = self._counts.unpack_from(row, place)[: len(self._widths)]
-        words, tail = self._unpacking.unpack(row, place, counts, place + 8 * layout.count_words)
+        sections, words_before = [], 0
+        for width, count in zip(self._widths, counts, strict=True):
+            sections.append((words_before, count))
+            words_before += width * count
+        words, tail = self._unpacking.unpack(row, place, counts, place + 8 * layout.count_words, words_before)
         if tail < 0 or (tail + tail_length + 7) // 8 * 8 != size:
             raise misfit(layout)
-        sections, first = [], 0
-        for width, count in zip(self._widths, counts, strict=True):
-            sections.append((first, count))
-            first += width * count
         return newest, tail, words, sections
 
     def _read_window(

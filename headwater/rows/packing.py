@@ -109,6 +109,13 @@ def _put(out: Bytes, to: Ints, values: NDArray[np.uint64], size: int) -> None:
         out[to[:, None] + np.arange(size)] = values.reshape(-1, 1).view(np.uint8)[:, :size]
 
 
+def places_of(counts: Ints, widths: Ints) -> Ints:
+    """Where `unpack` puts the words of each row and group, int64[n, groups]."""
+    sizes = counts * widths
+    places: Ints = (np.cumsum(sizes) - sizes.ravel()).reshape(sizes.shape)
+    return places
+
+
 def unpack(rows: bytes, first: Ints, ends: Ints, counts: Ints, widths: Ints) -> tuple[Ints, Ints]:
     """The words of many rows' groups, row by row and group by group; and the byte behind each row's groups.
 
@@ -121,15 +128,14 @@ def unpack(rows: bytes, first: Ints, ends: Ints, counts: Ints, widths: Ints) -> 
     Returns:
         The words and, for each row, the byte behind its groups: -1 where the bytes are not packed groups.
     """
-    sizes = counts * widths
-    words, tails = np.empty(int(sizes.sum()), np.int64), first.copy()
+    words, tails = np.empty(int((counts * widths).sum()), np.int64), first.copy()
     if (native := library()) is not None:
         native.hw_unpack(
             rows, *(c_void_p(a.ctypes.data) for a in (first, ends, counts, widths)),
             c_int64(len(widths)), c_int64(len(first)), *(c_void_p(a.ctypes.data) for a in (words, tails)),
         )  # fmt: skip
         return words, tails
-    raw, to = np.frombuffer(rows, np.uint8), (np.cumsum(sizes) - sizes.ravel()).reshape(sizes.shape)
+    raw, to = np.frombuffer(rows, np.uint8), places_of(counts, widths)
     for g, width in enumerate(widths.tolist()):
         for column in range(width):
             held = np.flatnonzero((counts[:, g] > 0) & (tails >= 0))
@@ -174,14 +180,15 @@ class RowUnpacking:
         self._array, self._widths = widths, widths.tolist()
         self._native, self._widths_at = library(), widths.ctypes.data
 
-    def unpack(self, row: bytes, counts_at: int, counts: Sequence[int], first: int) -> tuple[Ints, int]:
+    def unpack(self, row: bytes, counts_at: int, counts: Sequence[int], first: int, size: int) -> tuple[Ints, int]:
         """The words of the row's groups, and the byte behind them (-1: these bytes are not packed groups).
 
         Args:
             counts_at: where the row has its counts, u16, which are `counts`.
             first: where its groups begin.
+            size: how many words these are.
         """
-        words = np.empty(sum([n * width for n, width in zip(counts, self._widths, strict=True)]), np.int64)
+        words = np.empty(size, np.int64)
         if self._native is None:
             return words, self._unpack(row, counts, first, words)
         return words, self._native.hw_unpack_row(

@@ -58,7 +58,7 @@ def unpacked(rows, counts):
     alone, to = RowUnpacking(widths), 0
     for row, count, start, tail in zip(rows, counts, first, tails, strict=True):
         size = int(count @ widths)
-        mine, behind = alone.unpack(struct.pack("<2H", *count) + row, 0, tuple(count.tolist()), 4)
+        mine, behind = alone.unpack(struct.pack("<2H", *count) + row, 0, tuple(count.tolist()), 4, size)
         assert behind - 4 == tail - start if tail >= 0 else behind < 0
         if behind >= 0:
             assert mine.tolist() == words[to : to + size].tolist()
