@@ -33,7 +33,7 @@ from headwater.online.framing import command, frame
 from headwater.online.keys import counter_key, entity_key, position_key, row_prefix
 from headwater.online.posts import Piece, Posted
 from headwater.online.published import Fill
-from headwater.online.row_writes import MOST_ROWS, frames, outcome, write_rows
+from headwater.online.row_writes import FRAMES, MOST_ROWS, outcome, write_rows
 from headwater.plans.plan import StreamView
 from headwater.rows.counters import Counters
 from headwater.rows.fold import key_items
@@ -106,7 +106,7 @@ class ViewFeed:
         self._names: list[bytes] = []
         self._flight: _Flight | None = None
         expiry = expiry_of(view, fill)
-        self._frames = frames(b"" if expiry is None else b"%d" % expiry)
+        self._expiry = b"" if expiry is None else b"%d" % expiry
         self._rows_cached = max(1000, CACHE_BYTES // self.table.bytes_a_row)
 
     def begin(self, partitions: Iterable[int]) -> dict[int, int]:
@@ -269,7 +269,7 @@ class ViewFeed:
         if not len(rows):
             yield _Chunk(rows, b"", np.empty(0, np.uint64), memoryview(b""))
             return
-        data, ends, digests = self.table.framed(rows, self._frames)
+        data, ends, digests = self.table.framed(rows, FRAMES)
         expected, first, start = self.table.digests[rows].tobytes(), 0, 0
         while first < len(rows):
             last = max(int(np.searchsorted(ends, start + BYTES_A_SCRIPT, side="right")), first + 1)
@@ -280,7 +280,7 @@ class ViewFeed:
 
     def _chunk(self, rows: Ints) -> _Chunk:
         """One script for rows that were in one before."""
-        data, _, digests = self.table.framed(rows, self._frames)
+        data, _, digests = self.table.framed(rows, FRAMES)
         return _Chunk(rows, self.table.digests[rows].tobytes(), digests, data)
 
     def _again(self, flight: _Flight, chunk: _Chunk, bad: list[int]) -> _Chunk:
@@ -317,7 +317,7 @@ class ViewFeed:
         keys = [*(self._position_key(p) for p in parts), counter_key(self.project, self.view.name, self.fill.id)]
         found = counts or _NONE
         nulls = [b"%d" % n for n in (found.null_keys, found.derived_nulls, found.scaled_nulls)]
-        arguments = [b"%d" % len(parts), *was, *becomes, chunk.expected, *nulls]
+        arguments = [b"%d" % len(parts), *was, *becomes, chunk.expected, *nulls, self._expiry]
         assert chunk.commands is not None
         names = [self._names[r] for r in chunk.rows.tolist()]
         return write_rows(keys, names, chunk.first, chunk.commands, arguments)

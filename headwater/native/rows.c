@@ -64,6 +64,12 @@ HW_API void hw_measure(hw_rows *t, uint16_t *counts, int64_t *sizes) {
     }
 }
 
+#if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__)
+#define FOR_EACH_PROCESSOR __attribute__((target_clones("avx512f", "avx2", "default"))) /* the loader takes what fits */
+#else
+#define FOR_EACH_PROCESSOR
+#endif
+
 /* ---- xxh3, 64 bits, no seed: the digest of a row, and so of at least 24 bytes (github.com/Cyan4973/xxHash, its spec) */
 
 static const uint8_t SECRET[192] = {
@@ -112,9 +118,7 @@ static inline void accumulate(uint64_t *acc, const uint8_t *p, const uint8_t *se
     }
 }
 
-#if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__)
-__attribute__((target_clones("avx512f", "avx2", "default"))) /* the loader takes what the processor has */
-#endif
+FOR_EACH_PROCESSOR
 static uint64_t xxh3(const uint8_t *p, int64_t n) {
     uint64_t sum = (uint64_t)n * P64_1;
     if (n <= 128) {
@@ -180,9 +184,9 @@ static inline int64_t bytes_of(uint64_t value) {
 static const uint8_t SIZES[16] = {[0] = 1, [1] = 1, [2] = 1, [4] = 1, [8] = 1}; /* that items and bases may have */
 
 #define PACK_ITEMS(type)                                   \
-    for (int64_t i = 0; i < n; i++, to += sizeof(type)) {  \
-        type item = (type)((uint64_t)from[i * step] - base); \
-        memcpy(to, &item, sizeof item);                    \
+    for (int64_t i = 0; i < n; i++) {                      \
+        type item = (type)((uint64_t)from[i] - base);      \
+        memcpy(to + i * sizeof item, &item, sizeof item);  \
     }
 #define UNPACK_ITEMS(type)                                   \
     for (int64_t i = 0; i < n; i++, from += sizeof(type)) {  \
@@ -191,24 +195,27 @@ static const uint8_t SIZES[16] = {[0] = 1, [1] = 1, [2] = 1, [4] = 1, [8] = 1}; 
         to[i * step] = (int64_t)(base + item);               \
     }
 
-/* One column of n words, n at least 1, `step` words apart. It takes at most 1 + 8 * n bytes. */
-static uint8_t *pack_column(uint8_t *to, const int64_t *from, int64_t n, int64_t step) {
-    int64_t low = from[0], high = from[0];
-    for (int64_t i = 1; i < n; i++) {
-        int64_t value = from[i * step];
-        low = value < low ? value : low;
-        high = value > high ? value : high;
-    }
-    int64_t of_item = bytes_of((uint64_t)high - (uint64_t)low);
-    uint64_t base = of_item == 8 || (low >= 0 && bytes_of(high) == of_item) ? 0 : (uint64_t)low;
-    int64_t of_base = bytes_of(base);
-    *to++ = (uint8_t)(of_item | of_base << 4);
-    to = put(to, &base, of_base);
-    switch (of_item) {
-    case 1: PACK_ITEMS(uint8_t) break;
-    case 2: PACK_ITEMS(uint16_t) break;
-    case 4: PACK_ITEMS(uint32_t) break;
-    case 8: PACK_ITEMS(uint64_t) break;
+/* Columns of n words each, n at least 1, behind each other. One takes at most 1 + 8 * n bytes. */
+FOR_EACH_PROCESSOR
+static uint8_t *pack_columns(uint8_t *to, const int64_t *from, int64_t n, int64_t columns) {
+    for (; columns > 0; columns--, from += n) {
+        int64_t low = from[0], high = from[0];
+        for (int64_t i = 1; i < n; i++) {
+            low = from[i] < low ? from[i] : low;
+            high = from[i] > high ? from[i] : high;
+        }
+        int64_t of_item = bytes_of((uint64_t)high - (uint64_t)low);
+        uint64_t base = of_item == 8 || (low >= 0 && bytes_of(high) == of_item) ? 0 : (uint64_t)low;
+        int64_t of_base = bytes_of(base);
+        *to++ = (uint8_t)(of_item | of_base << 4);
+        to = put(to, &base, of_base);
+        switch (of_item) {
+        case 1: PACK_ITEMS(uint8_t) break;
+        case 2: PACK_ITEMS(uint16_t) break;
+        case 4: PACK_ITEMS(uint32_t) break;
+        case 8: PACK_ITEMS(uint64_t) break;
+        }
+        to += n * of_item;
     }
     return to;
 }
@@ -267,25 +274,22 @@ HW_API int64_t hw_unpack_row(const uint8_t *row, int64_t size, int64_t counts_at
     return tail;
 }
 
-/* The tiles of one row and group. Those that lie side by side, which are most, are copied at once. */
-static uint8_t *put_tiles(uint8_t *to, const hw_group *group, int64_t row, int64_t tile, int64_t left, int64_t *at) {
+/* The tiles of one row and group, column by column: word c of tile i at `to[c * n + i]`, n being how many they are. */
+static void columns_of(int64_t *to, const hw_group *group, int64_t row, int64_t tile, int64_t n, int64_t *at) {
     const int64_t *tiles = group->tiles + row * group->slots;
     const int64_t *records = group->records + row * group->slots * group->width;
-    int64_t slot = slot_of(tile, group->slots), size = 8 * group->width;
-    while (left) {
-        int64_t n = 0;
-        while (n < left && slot + n < group->slots && tiles[slot + n] == tile + n) n++;
-        uint8_t *from = to;
-        to = put(to, records + slot * group->width, n * size);
-        for (int64_t i = 0; i < n; i++, from += size, (*at)++)
-            for (int64_t k = 0; k < group->n_pointers; k++)
-                put(from + 8 * group->places[k], group->pointers + k * group->n_held + *at, 8);
-        left -= n;
-        n += n == 0;
-        tile += n;
-        slot = slot + n == group->slots ? 0 : slot + n;
+    int64_t slot = slot_of(tile, group->slots), width = group->width;
+    for (int64_t i = 0; i < n; tile++) {
+        if (tiles[slot] == tile) {
+            const int64_t *record = records + slot * width;
+            for (int64_t c = 0; c < width; c++) to[c * n + i] = record[c];
+            i++;
+        }
+        if (++slot == group->slots) slot = 0;
     }
-    return to;
+    for (int64_t k = 0; k < group->n_pointers; k++)
+        memcpy(to + group->places[k] * n, group->pointers + k * group->n_held + *at, 8 * n);
+    *at += n;
 }
 
 /* All rows behind each other, with what stands around them; `ends` gets where each one ends, framed. `tails` are the rows'
@@ -315,8 +319,9 @@ HW_API void hw_write(const hw_rows *t, const uint16_t *counts, const int64_t *le
         to = put(to, counts + 4 * t->count_words * i, 8 * t->count_words);
         for (int64_t g = 0; g < t->n_groups; g++) {
             int64_t held = counts[4 * t->count_words * i + g], width = t->groups[g].width;
-            put_tiles((uint8_t *)scratch, t->groups + g, row, t->groups[g].first[i], held, at + g);
-            for (int64_t c = 0; held && c < width; c++) to = pack_column(to, scratch + c, held, width);
+            if (!held) continue;
+            columns_of(scratch, t->groups + g, row, t->groups[g].first[i], held, at + g);
+            to = pack_columns(to, scratch, held, width);
         }
         if (lengths) {
             to = put(to, tails, lengths[i]);

@@ -33,7 +33,7 @@ _MAX_MS = 2**53
 _WRITE = Script(b"""
 local written = 0
 for i = 1, #KEYS do
-  local now = redis.call('GETRANGE', KEYS[i], 24, 31)
+  local now = redis.call('GETRANGE', KEYS[i], '24', '31')
   local newer = true
   if #now == 8 then
     local low, high = struct.unpack('<I4i4', now)

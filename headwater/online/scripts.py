@@ -14,9 +14,9 @@ from headwater.online.connection import CommandError, Connection
 
 WRITE_ROWS = b"""
 -- KEYS: p positions, counters, rows, then as many keys where the rows' new values were set, in the same transaction.
--- ARGV: p; p expected; p new; digests (8 bytes a row); null_keys; derived_nulls; scaled_nulls.
+-- ARGV: p; p expected; p new; digests (8 bytes a row); null_keys; derived_nulls; scaled_nulls; expiry in ms or ''.
 -- Replies OK, FENCE, or the numbers of rows whose digest differs. Moving a value copies nothing; an argument of a
--- script is copied twice, and all of its bytes are hashed.
+-- script is copied twice, and all of its bytes are hashed. Numbers of a range are texts: Lua's take Redis longer.
 local p = tonumber(ARGV[1])
 local first = p + 1
 local rows = (#KEYS - first) / 2
@@ -26,12 +26,14 @@ for i = 1, p do
     return 'FENCE'
   end
 end
-local digests, counts, bad = ARGV[2 + 2 * p], 2 + 2 * p, {}
+local digests, counts, expiry, bad = ARGV[2 + 2 * p], 2 + 2 * p, ARGV[6 + 2 * p], {}
 for n = 1, rows do
   local row, value = KEYS[first + n], KEYS[first + rows + n]
-  local have = redis.call('GETRANGE', row, 0, 7)
+  local have = redis.call('GETRANGE', row, '0', '7')
   if have == '' then have = '\\0\\0\\0\\0\\0\\0\\0\\0' end
-  if have == string.sub(digests, n * 8 - 7, n * 8) then redis.call('RENAME', value, row)
+  if have == string.sub(digests, n * 8 - 7, n * 8) then
+    redis.call('RENAME', value, row)
+    if expiry ~= '' then redis.call('PEXPIRE', row, expiry) end
   else
     redis.call('DEL', value)
     bad[#bad + 1] = n - 1
