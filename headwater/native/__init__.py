@@ -16,7 +16,7 @@ import os
 from functools import cache
 from pathlib import Path
 
-ABI = 5
+ABI = 6
 """The signatures that this code calls; the library's `hw_abi` must say the same (native.h, HW_ABI)."""
 
 NAME = "_headwater.so"
@@ -43,6 +43,7 @@ def library() -> ctypes.CDLL | None:
     found.hw_size.restype = ctypes.c_int64
     found.hw_take.restype = ctypes.c_int64
     found.hw_destroy.restype = None
+    found.hw_fold.restype = None
     found.hw_measure.restype = None
     found.hw_unpack.restype = None
     found.hw_unpack_row.restype = ctypes.c_int64

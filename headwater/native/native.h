@@ -5,6 +5,6 @@
 #define HW_API __attribute__((visibility("default")))
 
 /* Raised with every change of a signature; headwater/native/__init__.py asks for it. */
-#define HW_ABI 5
+#define HW_ABI 6
 
 #endif

@@ -21,6 +21,7 @@ from headwater.rows.codec import Rows, Tiles, decode, encode
 from headwater.rows.frames import Frames
 from headwater.rows.layout import Group, RowLayout
 from headwater.rows.native_codec import MOST_GROUPS, encode_table
+from headwater.rows.native_fold import Marks, compiled, fold_events
 
 Ints = NDArray[np.int64]
 NO_TILE = -(2**62)
@@ -42,6 +43,8 @@ class _Ring:
         self.objects: list[NDArray[Any] | None] = [
             np.full(capacity * group.slots, None, object) if c.variable else None for c in group.components
         ]
+        self.others = tuple(sorted({*range(len(group.components))} - {*compiled(group)}))
+        """The numbers of the components that the compiled library does not fold."""
         # Line s has the slots in the order of their tiles where the first tile's slot is s.
         self._turned = (np.arange(group.slots)[:, None] + np.arange(group.slots)) % group.slots
 
@@ -54,8 +57,9 @@ class _Ring:
     def forget(self, rows: Ints) -> None:
         self.tiles.reshape(-1, self.group.slots)[rows] = NO_TILE
 
-    def merge(self, rows: Ints, tiles: Ints, states: Sequence[States], read_at: Ints | None = None) -> None:
-        """Merge states into tiles; each (row, tile) comes once and lies inside of its row's windows.
+    def merge(self, rows: Ints, tiles: Ints, states: Mapping[int, States], read_at: Ints | None = None) -> None:
+        """Merge states, by their components' numbers, into tiles; each (row, tile) comes once and lies inside of its
+        row's windows.
 
         `read_at`: when each row is read first, which timed states are trimmed to.
         """
@@ -69,9 +73,8 @@ class _Ring:
             for objects in self.objects:
                 if objects is not None:
                     objects[at[fresh]] = None
-        for i, (component, first, objects, new) in enumerate(
-            zip(group.components, group.offsets, self.objects, states, strict=True)
-        ):
+        for i, new in states.items():
+            component, first, objects = group.components[i], group.offsets[i], self.objects[i]
             z = slice(first, first + component.width)
             old = States(records[:, z], None if objects is None else objects[at])
             if isinstance(component, Timed):
@@ -162,7 +165,8 @@ class RowTable:
             seen = tiles.tile >= ring.group.first_tile(self.newest[rows] + 1)[tiles.row]
             if not seen.all():
                 tiles = tiles.take(seen)
-            ring.merge(rows[tiles.row], tiles.tile, tiles.states(ring.group), self.newest[rows[tiles.row]] + 1)
+            states = dict(enumerate(tiles.states(ring.group)))
+            ring.merge(rows[tiles.row], tiles.tile, states, self.newest[rows[tiles.row]] + 1)
 
     def fold(self, rows: Ints, events: Selected, *, born: int | None = None) -> Ints:
         """Apply events to rows (`rows[i]` is that of event i); those already applied are skipped.
@@ -176,13 +180,21 @@ class RowTable:
             rows, events = rows[fresh], events.take(fresh)
         if not len(rows):
             return rows
+        if (native := library()) is not None:
+            fold_events(native, self.rings, rows, events, Marks(self.newest, self.born, self.applied), born)
+            parts = [ring.others for ring in self.rings]
+            if not any(parts):
+                return np.unique(rows)
+        else:
+            parts = [tuple(range(len(group.components))) for group in self.layout.groups]
         order = _order(rows, events)
         row, time = rows[order], events.time[order]
         starts = _starts(row[1:] != row[:-1])
         touched = row[starts]
-        self.newest[touched] = np.maximum(self.newest[touched], np.maximum.reduceat(time, starts))
-        self._apply(rows, events, born)
-        self._merge_tiles(row, time, Runs(events, order, starts))
+        if native is None:
+            self.newest[touched] = np.maximum(self.newest[touched], np.maximum.reduceat(time, starts))
+            self._apply(rows, events, born)
+        self._merge_tiles(row, time, Runs(events, order, starts), parts)
         return touched
 
     def claim_born(self, rows: Ints, claims: Sequence[Mapping[int, int]]) -> None:
@@ -239,19 +251,22 @@ class RowTable:
                 self.born[at] = born
         np.maximum.at(self.applied, (rows, events.partition), events.offset)
 
-    def _merge_tiles(self, row: Ints, time: Ints, runs: Runs) -> None:
+    def _merge_tiles(self, row: Ints, time: Ints, runs: Runs, parts: Sequence[Sequence[int]]) -> None:
+        """Merge sorted events into tiles. `parts`: for each ring the numbers of the components to be merged."""
         done: dict[Component, tuple[int, Ints, States]] = {}
         # Finest hops first: a coarser hop, and the lifetime, merge what a finer one reduced.
-        for ring in sorted(self.rings, key=lambda r: r.group.hop or 2**62):
+        for ring, numbers in sorted(zip(self.rings, parts, strict=True), key=lambda r: r[0].group.hop or 2**62):
+            if not numbers:
+                continue
             group = ring.group
             tile = group.tile(time)
             starts = _starts((row[1:] != row[:-1]) | (tile[1:] != tile[:-1]))
-            states = [_reduced(c, group.hop, Runs(runs.selected, runs.order, starts, runs.memo), done)
-                      for c in group.components]  # fmt: skip
+            mine = Runs(runs.selected, runs.order, starts, runs.memo)
+            states = {i: _reduced(group.components[i], group.hop, mine, done) for i in numbers}
             r, t = row[starts], tile[starts]
             seen = t >= group.first_tile(self.newest[r] + 1)
             if not seen.all():
-                r, t, states = r[seen], t[seen], [s.take(seen) for s in states]
+                r, t, states = r[seen], t[seen], {i: s.take(seen) for i, s in states.items()}
             if len(r):
                 ring.merge(r, t, states, self.newest[r] + 1)
 
