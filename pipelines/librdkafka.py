@@ -17,7 +17,7 @@ import numpy as np
 
 from headwater.errors import UsageError
 from headwater.events.payloads import Payloads
-from headwater.native import library
+from headwater.native import address_of, library
 from pipelines.consumers import Callbacks, Fault, Place, TopicBatch, batch_of
 
 _CONSUMER, _CONF_OK = 1, 0
@@ -175,9 +175,7 @@ class LibrdkafkaConsumer:
         ends, null, kind = np.empty(n + 1, np.int64), np.empty(n, np.bool_), np.empty(n, np.int8)
         topic, partition, offset, time = (np.empty(n, np.int64) for _ in range(4))
         arrays = (data, ends, null, topic, partition, offset, time, kind)
-        count = self._native.hw_take(
-            self._messages, c_int64(n), self._timestamp, *(c_void_p(a.ctypes.data) for a in arrays)
-        )
+        count = self._native.hw_take(ctypes.addressof(self._messages), n, self._timestamp, *map(address_of, arrays))
         errors = ctypes.cast(self._messages, POINTER(POINTER(_Message)))
         faults = [self._fault(errors[i][0]) for i in range(n - count)]
         # A batch is of one topic nearly always: no sorting for that.

@@ -3,7 +3,6 @@
  * What it does is what `RowTable.fold` does by numpy, to the same words: counts, exact sums, extremes, first and last
  * values. Values of any length stay Python's: it is told where one is the new one.
  */
-#include <stdint.h>
 #include <string.h>
 
 #include "native.h"
@@ -27,12 +26,13 @@ typedef struct {
 
 typedef struct {
     int64_t n, n_rings, partitions, born_at; /* `born_at`: -1 for the offset of a row's first event of a partition */
+    int64_t n_touched;
     const int64_t *rows, *partition, *offset, *time;
     int64_t *newest, *born, *applied;
+    int64_t *touched; /* int64[n]: the rows that events came for, each once */
+    uint8_t *marks;   /* bool[rows]: all false between two calls */
     hw_ring *rings;
 } hw_events;
-
-static inline int64_t floor_div(int64_t a, int64_t b) { return a / b - (a % b < 0); }
 
 /* Whether the place (time, partition, offset) lies before that in a state. */
 static inline int before(int64_t time, int64_t partition, int64_t offset, const int64_t *state) {
@@ -81,9 +81,10 @@ static inline void apply(const hw_events *e, int64_t i, hw_law *law, int64_t slo
 }
 
 /* Which events a row has seen, and when its newest one was. */
-static void advance(const hw_events *e) {
+static void advance(hw_events *e) {
     for (int64_t i = 0; i < e->n; i++) {
         int64_t row = e->rows[i], at = row * e->partitions + e->partition[i];
+        if (!e->marks[row]) e->marks[row] = 1, e->touched[e->n_touched++] = row;
         if (e->time[i] > e->newest[row]) e->newest[row] = e->time[i];
         if (e->applied[at] < 0) e->born[at] = e->born_at < 0 ? INT64_MAX : e->born_at;
     }
@@ -95,6 +96,7 @@ static void advance(const hw_events *e) {
         int64_t at = e->rows[i] * e->partitions + e->partition[i];
         if (e->offset[i] > e->applied[at]) e->applied[at] = e->offset[i];
     }
+    for (int64_t i = 0; i < e->n_touched; i++) e->marks[e->touched[i]] = 0;
 }
 
 /* Fold n events into their rows, none of which has one of them already. */

@@ -3,7 +3,6 @@
  * Rows are written in two steps, because values of any length are Python's: `hw_measure` says which tiles each row has,
  * Python puts together the tails, `hw_write` writes all words and the digests.
  */
-#include <stdint.h>
 #include <string.h> /* and with it, under glibc, __GLIBC__ */
 
 #include "native.h"
@@ -11,11 +10,10 @@
 typedef struct {
     const int64_t *tiles;   /* int64[capacity, slots]: which tile a slot holds */
     const int64_t *records; /* int64[capacity, slots, width] */
-    const int64_t *first;   /* int64[n]: the first tile that each row may have */
     int64_t *held;          /* for groups with values of any length: the slots held, row by row, tiles rising; or NULL */
     const int64_t *places;  /* int64[n_pointers]: the words of a record that stand for such values */
     const int64_t *pointers; /* int64[n_pointers, held]: what stands there */
-    int64_t slots, width, n_pointers, n_held;
+    int64_t slots, width, hop, window, n_pointers, n_held; /* `hop`: 0 for the lifetime */
 } hw_group;
 
 typedef struct {
@@ -26,8 +24,12 @@ typedef struct {
 } hw_rows;
 
 static inline int64_t slot_of(int64_t tile, int64_t slots) {
-    int64_t slot = tile % slots;
-    return slot < 0 ? slot + slots : slot;
+    return tile - floor_div(tile, slots) * slots;
+}
+
+/* The first tile that a row may have which is read just behind its newest event. */
+static inline int64_t first_tile(const hw_group *group, int64_t newest) {
+    return group->hop ? floor_div(newest + 1 - group->window, group->hop) : 0;
 }
 
 /* Ask for memory that is read soon: rows lie anywhere, and waiting for each one's first lines is most of the work. */
@@ -48,7 +50,7 @@ HW_API void hw_measure(hw_rows *t, uint16_t *counts, int64_t *sizes) {
         for (int64_t g = 0; g < t->n_groups; g++) {
             hw_group *group = t->groups + g;
             const int64_t *tiles = group->tiles + row * group->slots;
-            int64_t tile = group->first[i], slot = slot_of(tile, group->slots), held = 0;
+            int64_t tile = first_tile(group, t->newest[row]), slot = slot_of(tile, group->slots), held = 0;
             for (int64_t k = 0; k < group->slots; k++, tile++) {
                 if (tiles[slot] == tile) {
                     if (group->held) group->held[group->n_held + held] = row * group->slots + slot;
@@ -320,7 +322,7 @@ HW_API void hw_write(const hw_rows *t, const uint16_t *counts, const int64_t *le
         for (int64_t g = 0; g < t->n_groups; g++) {
             int64_t held = counts[4 * t->count_words * i + g], width = t->groups[g].width;
             if (!held) continue;
-            columns_of(scratch, t->groups + g, row, t->groups[g].first[i], held, at + g);
+            columns_of(scratch, t->groups + g, row, first_tile(t->groups + g, t->newest[row]), held, at + g);
             to = pack_columns(to, scratch, held, width);
         }
         if (lengths) {

@@ -20,8 +20,8 @@ from headwater.native import library
 from headwater.rows.codec import Rows, Tiles, decode, encode
 from headwater.rows.frames import Frames
 from headwater.rows.layout import Group, RowLayout
-from headwater.rows.native_codec import MOST_GROUPS, encode_table
-from headwater.rows.native_fold import Marks, compiled, fold_events
+from headwater.rows.native_codec import MOST_GROUPS, Marks, TableEncoder
+from headwater.rows.native_fold import TableFolder, compiled
 
 Ints = NDArray[np.int64]
 NO_TILE = -(2**62)
@@ -112,6 +112,8 @@ class RowTable:
         self.digests = np.zeros(capacity, np.uint64)
         self.applied = np.full((capacity, 1), -1, np.int64)
         self.born = np.full((capacity, 1), -1, np.int64)
+        self._folder: TableFolder | None = None
+        self._encoder: TableEncoder | None = None
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -181,10 +183,11 @@ class RowTable:
         if not len(rows):
             return rows
         if (native := library()) is not None:
-            fold_events(native, self.rings, rows, events, Marks(self.newest, self.born, self.applied), born)
+            self._folder = self._folder or TableFolder(native, self.rings)
+            touched = self._folder.fold(rows, events, self._marks, born)
             parts = [ring.others for ring in self.rings]
             if not any(parts):
-                return np.unique(rows)
+                return touched
         else:
             parts = [tuple(range(len(group.components))) for group in self.layout.groups]
         order = _order(rows, events)
@@ -227,8 +230,12 @@ class RowTable:
         """By the compiled encoder, where it is there."""
         if (native := library()) is None or len(self.rings) > MOST_GROUPS:
             return None
-        firsts = [ring.group.first_tile(self.newest[rows] + 1) for ring in self.rings]
-        return encode_table(native, self.layout, self.rings, rows, firsts, self.newest, self.born, self.applied, frames)
+        self._encoder = self._encoder or TableEncoder(native, self.layout, self.rings)
+        return self._encoder.encode(rows, self._marks, frames)
+
+    @property
+    def _marks(self) -> Marks:
+        return Marks(self.newest, self.born, self.applied)
 
     def _taken(self, rows: Ints) -> Rows:
         read_at = self.newest[rows] + 1
