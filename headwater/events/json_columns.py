@@ -17,9 +17,10 @@ from headwater.columns import Column
 from headwater.dtypes import element_of, is_list
 from headwater.events.lists import object_array, split
 from headwater.events.payloads import Payloads
-from headwater.native import library
+from headwater.native import address_of, library
 from headwater.plans.plan import Field
 
+_OF_TEXTS = ("starts", "lengths", "hashes")
 _TYPES = {"int64": 0, "float64": 1, "string": 2, "bool": 3, "timestamp": 4}
 MOST_FIELDS = 64
 """More fields than this, or other types, are read in Python."""
@@ -43,7 +44,18 @@ class JsonColumns:
         self._read = native.hw_read_json
         self._fields = list(fields)
         self._wanted = [f.name in wanted for f in fields]
-        self._names = [f.name.encode() for f in fields]
+        self._names = [f.name.encode() for f in fields]  # what the structures point to
+        self._structures = (_Field * len(fields))()
+        self._lines: list[dict[str, int]] = []
+        lines = 0
+        for field, f, name, mine in zip(self._structures, fields, self._names, self._wanted, strict=True):
+            field.type, field.wanted, field.list = _TYPES[element_of(f.dtype)], mine, is_list(f.dtype)
+            field.length = -1 if f.length is None else f.length
+            field.name, field.name_length = name, len(name)
+            needed = ["values", *(_OF_TEXTS if f.dtype == "string" and mine else ()), *(["firsts"] * is_list(f.dtype))]
+            self._lines.append({attribute: lines + i for i, attribute in enumerate(needed)})
+            lines += len(needed)
+        self._count = lines
 
     @classmethod
     def of(cls, fields: Sequence[Field], wanted: Collection[str]) -> JsonColumns | None:
@@ -59,40 +71,41 @@ class JsonColumns:
         odd, scratch = np.empty(n, np.uint8), np.empty(size, np.uint8)
         # Memory that nothing is written to is never taken, so room for more elements than there are costs nothing.
         store = np.empty(2 * size // 3 + 2 if any(is_list(f.dtype) for f in self._fields) else 0, np.int64)
-        fields = (_Field * len(self._fields))()
-        arrays = [self._arrays(fields[i], i, n) for i in range(len(fields))]
+        # A line a field and purpose, all of them in one piece: asking for memory takes longer than reading few events.
+        lines, valid = np.empty((self._count, n), np.int64), np.empty((len(self._fields), n), np.bool_)
+        fields, slots = self._told(n, lines, valid)
         count = self._read(
-            ctypes.c_void_p(payloads.data.ctypes.data), ctypes.c_void_p(payloads.ends.ctypes.data), ctypes.c_int64(n),
-            fields, ctypes.c_int32(len(fields)), ctypes.c_void_p(odd.ctypes.data), ctypes.c_void_p(scratch.ctypes.data),
-            ctypes.c_void_p(store.ctypes.data),
+            address_of(payloads.data), address_of(payloads.ends), n, ctypes.addressof(fields), len(fields),
+            address_of(odd), address_of(scratch), address_of(store),
         )  # fmt: skip
+        del slots
         assert count >= 0
-        texts, columns = _Texts(payloads.data, scratch), {}
-        for field, f, mine, wanted in zip(fields, self._fields, arrays, self._wanted, strict=True):
-            if wanted:
-                valid = mine["valid"].view(np.bool_)
+        texts, columns = _Texts(payloads.data, scratch), dict[str, Column]()
+        whole: list[bool] = valid.all(axis=1).tolist()
+        for i, (field, f) in enumerate(zip(fields, self._fields, strict=True)):
+            if self._wanted[i]:
+                mine = {attribute: lines[line] for attribute, line in self._lines[i].items()}
                 lists = is_list(f.dtype)
                 values = _lists(f.dtype, mine, store, texts) if lists else _values(f.dtype, mine, field.count, texts)
-                columns[f.name] = Column(f.dtype, values, None if valid.all() else valid)
+                columns[f.name] = Column(f.dtype, values, None if whole[i] else valid[i])
         return columns, np.flatnonzero(odd) if count else np.empty(0, np.int64)
 
-    def _arrays(self, field: _Field, i: int, n: int) -> dict[str, NDArray[Any]]:
-        """What the reader fills of field `i`, for n records; `field` is told of it."""
-        f, wanted, name = self._fields[i], self._wanted[i], self._names[i]
-        mine: dict[str, NDArray[Any]] = {"values": np.empty(n, np.int64), "valid": np.empty(n, np.uint8)}
-        if f.dtype == "string" and wanted:
-            slots = 1 << max(2 * n, 1).bit_length()
-            mine |= {"starts": np.empty(n, np.int64), "lengths": np.empty(n, np.int64)}
-            mine |= {"hashes": np.empty(n, np.uint64), "slots": np.zeros(slots, np.int32)}
-            field.slot_mask = slots - 1
-        if is_list(f.dtype):
-            mine["firsts"] = np.empty(n, np.int64)
-            field.list, field.length = 1, -1 if f.length is None else f.length
-        field.type, field.wanted = _TYPES[element_of(f.dtype)], wanted
-        field.name, field.name_length = name, len(name)
-        for attribute, array in mine.items():
-            setattr(field, attribute, array.ctypes.data)
-        return mine
+    def _told(
+        self, n: int, lines: NDArray[np.int64], valid: NDArray[np.bool_]
+    ) -> tuple[ctypes.Array[_Field], NDArray[np.int32]]:
+        """What the reader is told of the fields for n records; and the memory in which it looks for texts it has met."""
+        fields = type(self._structures).from_buffer_copy(self._structures)
+        size = 1 << max(2 * n, 1).bit_length()
+        slots = np.zeros((sum("hashes" in line for line in self._lines), size), np.int32)
+        at, valid_at, slots_at = address_of(lines), address_of(valid), address_of(slots)
+        for i, (field, mine) in enumerate(zip(fields, self._lines, strict=True)):
+            for attribute, line in mine.items():
+                setattr(field, attribute, at + 8 * n * line)
+            field.valid = valid_at + n * i
+            if "hashes" in mine:
+                field.slots, field.slot_mask = slots_at, size - 1
+                slots_at += 4 * size
+        return fields, slots
 
 
 class _Texts:
