@@ -81,7 +81,7 @@ class JsonColumns:
         del slots
         assert count >= 0
         texts, columns = _Texts(payloads.data, scratch), dict[str, Column]()
-        whole: list[bool] = valid.all(axis=1).tolist()
+        whole: list[bool] = np.asarray(valid.all(axis=1)).tolist()
         for i, (field, f) in enumerate(zip(fields, self._fields, strict=True)):
             if self._wanted[i]:
                 mine = {attribute: lines[line] for attribute, line in self._lines[i].items()}
