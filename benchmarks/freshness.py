@@ -130,8 +130,8 @@ def main() -> None:
     parser.add_argument("--probes", type=int, default=500, help="events that are watched (default 500)")
     parser.add_argument("--every", type=float, default=0.02, help="seconds between two of them (default 0.02)")
     parser.add_argument(
-        "--settle", type=float, default=20, help="seconds at a rate before it is measured: a broker's first are spent "
-        "on compiling itself (default 20)"
+        "--settle", type=float, default=60, help="seconds at a rate before it is measured: a broker's first are spent "
+        "on compiling itself (default 60)"
     )  # fmt: skip
     parser.add_argument("--json", metavar="FILE", help="also write the figures as JSON")
     sizes = parser.parse_args()

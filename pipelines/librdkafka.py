@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from confluent_kafka import KafkaError
 
 from headwater.errors import UsageError
 from headwater.events.payloads import Payloads
@@ -198,8 +199,11 @@ class LibrdkafkaConsumer:
         return str(self._lib.rd_kafka_topic_name(rkt).decode())
 
     def _fault(self, m: _Message) -> Fault:
+        topic = self._name(m.rkt) if m.rkt else ""
+        if m.err == KafkaError._PARTITION_EOF:  # comes with nearly every batch, and needs no words
+            return Fault(m.err, "", topic, m.partition, m.offset)
         text = ctypes.string_at(m.payload, m.len).decode() if m.payload else self._lib.rd_kafka_err2str(m.err).decode()
-        return Fault(m.err, text, self._name(m.rkt) if m.rkt else "", m.partition, m.offset)
+        return Fault(m.err, text, topic, m.partition, m.offset)
 
     def _with_list(self, places: Mapping[Place, int | None], use: Any) -> None:
         made = self._lib.rd_kafka_topic_partition_list_new(len(places))

@@ -7,6 +7,7 @@ there is to do.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any
@@ -24,13 +25,14 @@ class Histogram:
     def __init__(self, bounds: Sequence[float] = SECONDS) -> None:
         self.bounds = tuple(bounds)
         self.sum = 0.0
+        self._edges = np.array(self.bounds)
         self._counts = [0] * (len(self.bounds) + 1)
 
     def add(self, values: NDArray[np.float64]) -> None:
         """Count values, float64[n], in the unit of the bounds."""
         if not len(values):
             return
-        first, last = np.searchsorted(self.bounds, [values.min(), values.max()]).tolist()
+        first, last = self._edges.searchsorted((values.min(), values.max())).tolist()
         below = 0
         for i in range(first, last):
             up_to = int(np.count_nonzero(values <= self.bounds[i]))
@@ -41,7 +43,8 @@ class Histogram:
 
     def add_one(self, value: float) -> None:
         """Count one value."""
-        self.add(np.array([value]))
+        self._counts[bisect_left(self.bounds, value)] += 1
+        self.sum += value
 
     def buckets(self) -> list[tuple[str, int]]:
         """Upper bound as text, and how many values are at most that; the last is "+Inf"."""
